@@ -1,0 +1,345 @@
+"""Nonlinearities: piecewise-linear functions that cost shifts and adds, and the smooth ones they stand for.
+
+A hardware nonlinearity is one object, :class:`PiecewiseLinear`: knots, slopes that are sums of at most two signed
+powers of two, and intercepts. Its float value and derivative, its exact integer form (used by the golden model,
+the gates and the ONNX graph alike) and its certificate all follow from that description. Adding one is one entry
+in :data:`NONLINEARITIES`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+
+from hwrnn.fixed import Fixed, Format, point_of, signed_powers
+
+__all__ = ["NONLINEARITIES", "Certificate", "Nonlinearity", "PiecewiseLinear", "Smooth", "certify", "nonlinearity"]
+
+
+@dataclass(frozen=True)
+class Nonlinearity:
+    """What every nonlinearity has. Call it with a float array, or with any number that has ``apply``.
+
+    Attributes:
+        name: the catalogue's name, which :func:`nonlinearity` turns into the same object again.
+        stands_for: the smooth function that it approximates, for its certificate; None where it is its own.
+    """
+
+    name: str
+    stands_for: str | None
+
+    def __call__(self, x: Any) -> Any:
+        return x.apply(self) if hasattr(x, "apply") else self.value(np.asarray(x))
+
+    def value(self, x: np.ndarray) -> np.ndarray:
+        """Float values of ``x`` (any shape), in the dtype of ``x``."""
+        raise NotImplementedError
+
+    def derivative(self, x: np.ndarray) -> np.ndarray:
+        """Derivative at ``x`` (any shape); at a knot that of the piece above it."""
+        raise NotImplementedError
+
+    def in_hardware(self, output: Format) -> PiecewiseLinear:
+        """The function that hardware computes where the result is rounded to ``output``."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Table:
+    """A piecewise-linear function on integers: ``(slopes[k] * raw + intercepts[k]) * 2**-frac``."""
+
+    knots: tuple[int, ...]
+    slopes: tuple[int, ...]
+    intercepts: tuple[int, ...]
+    frac: int
+
+    def piece(self, raw: int) -> int:
+        """The piece of an integer: how many knots are at or below it."""
+        return sum(k <= raw for k in self.knots)
+
+    def interval(self, lo: int, hi: int) -> tuple[int, int]:
+        """The exact range of the table over ``[lo, hi]``: a line is extreme at the ends of its piece."""
+        points = {lo, hi}
+        points.update(p for k in self.knots for p in (k - 1, k) if lo <= p <= hi)
+        values = [self.slopes[k] * p + self.intercepts[k] for p in points for k in (self.piece(p),)]
+        return min(values), max(values)
+
+
+@dataclass(frozen=True)
+class PiecewiseLinear(Nonlinearity):
+    """``slopes[k] * x + intercepts[k]``, where ``k`` counts the knots that are ``<= x``.
+
+    Raises:
+        ValueError: knots that do not ascend, or a number of slopes or intercepts that is not one more than theirs.
+    """
+
+    knots: tuple[Fraction, ...]
+    slopes: tuple[Fraction, ...]
+    intercepts: tuple[Fraction, ...]
+
+    def __post_init__(self) -> None:
+        if list(self.knots) != sorted(set(self.knots)):
+            raise ValueError(f"Knots must ascend, not {self.knots!r}")
+        if not len(self.slopes) == len(self.intercepts) == len(self.knots) + 1:
+            raise ValueError("Slopes and intercepts must be one more than the knots")
+
+    @cached_property
+    def shift_only(self) -> bool:
+        """Whether hardware can compute it with shifts and one adder: dyadic, slopes of at most two terms."""
+        # A clipped line never compares with its knots, so they may be any fraction there (8/3 for 3x/16 + 1/2).
+        knots = () if self.as_clip() is not None else self.knots
+        try:
+            for value in (*knots, *self.intercepts):
+                point_of(value)
+            return all(len(signed_powers(s)) <= 2 for s in self.slopes)
+        except ValueError:
+            return False
+
+    def value(self, x: np.ndarray) -> np.ndarray:
+        clip = self.as_clip()
+        if clip is not None:
+            slope, intercept, (low, high) = clip
+            y = x * _as(slope, x) + _as(intercept, x)
+            y = y if low is None else np.maximum(y, _as(low, x))
+            return y if high is None else np.minimum(y, _as(high, x))
+        piece = np.searchsorted(_floats(self.knots, x), x, side="right")
+        return np.asarray(_floats(self.slopes, x)[piece] * x + _floats(self.intercepts, x)[piece])
+
+    def derivative(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(_floats(self.slopes, x)[np.searchsorted(_floats(self.knots, x), x, side="right")])
+
+    def in_hardware(self, output: Format) -> PiecewiseLinear:
+        if self.shift_only:
+            return self
+        return fitted(self.name, 8, 2, max(output.frac, 4))
+
+    @lru_cache(maxsize=None)  # noqa: B019 - the catalogue's objects live as long as the program
+    def as_clip(self) -> tuple[Fraction, Fraction, tuple[Fraction | None, Fraction | None]] | None:
+        """``(slope, intercept, (low, high))`` where the function is one rising line between two bounds, else None."""
+        sloped = [k for k, s in enumerate(self.slopes) if s]
+        if len(sloped) != 1 or self.slopes[sloped[0]] < 0 or len(self.slopes) > 3:
+            return None
+        k = sloped[0]
+        slope, intercept = self.slopes[k], self.intercepts[k]
+        low = self.intercepts[k - 1] if k > 0 else None
+        high = self.intercepts[k + 1] if k < len(self.knots) else None
+        if k > 1 or k + 2 < len(self.slopes):
+            return None
+        meets_low = low is None or slope * self.knots[k - 1] + intercept == low
+        meets_high = high is None or slope * self.knots[k] + intercept == high
+        return (slope, intercept, (low, high)) if meets_low and meets_high else None
+
+    @lru_cache(maxsize=None)  # noqa: B019
+    def at_fraction(self, frac: int) -> Table:
+        """The function on integers with ``frac`` fraction bits, exactly.
+
+        Raises:
+            ValueError: a slope, knot or intercept that is not a multiple of a power of two.
+        """
+        scale = max(point_of(s) for s in self.slopes)
+        out = max(frac + scale, *(point_of(b) for b in self.intercepts))
+        return Table(
+            tuple(math.ceil(k * Fraction(2) ** frac) for k in self.knots),
+            tuple(int(s * Fraction(2) ** (out - frac)) for s in self.slopes),
+            tuple(int(b * Fraction(2) ** out) for b in self.intercepts),
+            out,
+        )
+
+    @property
+    def flat_beyond(self) -> tuple[float | None, float | None]:
+        """The inputs below and above which the function is constant; None where it never is."""
+        low = float(self.knots[0]) if self.knots and not self.slopes[0] else None
+        high = float(self.knots[-1]) if self.knots and not self.slopes[-1] else None
+        return low, high
+
+
+@dataclass(frozen=True)
+class Smooth(Nonlinearity):
+    """A smooth function, for float models; hardware gets a fitted approximation of it."""
+
+    function: Callable[[np.ndarray], np.ndarray]
+    slope_from_value: Callable[[np.ndarray], np.ndarray]
+
+    def value(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(self.function(x))
+
+    def derivative(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(self.slope_from_value(self.function(x)))
+
+    def in_hardware(self, output: Format) -> PiecewiseLinear:
+        return fitted(self.name, 8, 2, max(output.frac, 4))
+
+
+@dataclass(frozen=True)
+class Fitted(PiecewiseLinear):
+    """A fitted function remembers its request, so that hardware can refit it at the format it is rounded to."""
+
+    segments: int = 4
+    terms: int = 2
+
+    def in_hardware(self, output: Format) -> PiecewiseLinear:
+        return fitted(str(self.stands_for), self.segments, self.terms, max(output.frac, 4))
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The error of an approximation: maximum and mean, in the value and in least significant bits of the output."""
+
+    function: str
+    stands_for: str
+    maximum: float
+    mean: float
+    at: float
+    maximum_lsb: float | None = None
+    mean_lsb: float | None = None
+
+
+def certify(
+    function: Nonlinearity, source: Format | None = None, output: Format | None = None, reach: float = 8.0
+) -> Certificate:
+    """Measure an approximation against the smooth function it stands for, over ``[-reach, reach]``.
+
+    With formats given, every representable input within reach is tried through the exact integer form and the
+    rounding to ``output``, so the figure is that of the hardware; without, a float grid of 2**-10.
+
+    Raises:
+        ValueError: a function that stands for none, or only one of the formats given.
+    """
+    if function.stands_for is None:
+        raise ValueError(f"Nonlinearity must stand for a smooth function to have a certificate, not {function.name!r}")
+    if (source is None) != (output is None):
+        raise ValueError("Formats must be given for both input and output, or for none")
+    if source is None or output is None:
+        x = np.arange(-reach, reach + 2**-11, 2**-10)
+        y = function.value(x)
+    else:
+        low = max(source.lo, math.ceil(-reach * 2.0**source.frac))
+        raw = np.arange(low, min(source.hi, math.floor(reach * 2.0**source.frac)) + 1)
+        x = source.dequantize(raw)
+        y = function.in_hardware(output)(Fixed.of(raw, source)).to(output).value
+    error = np.abs(y - nonlinearity(function.stands_for).value(x))
+    lsb = None if output is None else output.step
+    worst, mean = float(error.max()), float(error.mean())
+    return Certificate(
+        function.name, function.stands_for, worst, mean, float(x[error.argmax()]),
+        None if lsb is None else worst / lsb, None if lsb is None else mean / lsb,
+    )  # fmt: skip
+
+
+def _as(value: Fraction, like: np.ndarray) -> Any:
+    return like.dtype.type(float(value)) if like.dtype.kind == "f" else float(value)
+
+
+def _floats(values: Sequence[Fraction], like: np.ndarray) -> np.ndarray:
+    return np.array([float(v) for v in values], like.dtype if like.dtype.kind == "f" else np.float64)
+
+
+def _pwl(name: str, stands_for: str | None, knots: str, slopes: str, intercepts: str) -> PiecewiseLinear:
+    parse = lambda text: tuple(Fraction(word) for word in text.split())  # noqa: E731
+    return PiecewiseLinear(name, stands_for, parse(knots), parse(slopes), parse(intercepts))
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 0.5 * np.tanh(0.5 * x) + 0.5  # never overflows
+
+
+def _leaky(shift: int) -> PiecewiseLinear:
+    if not 1 <= shift <= 15:
+        raise ValueError(f"Leaky slope must be 2**-K with K between 1 and 15, not K = {shift!r}")
+    return PiecewiseLinear(f"leaky_relu:{shift}", None, (Fraction(0),), (Fraction(1, 1 << shift), Fraction(1)),
+                           (Fraction(0), Fraction(0)))  # fmt: skip
+
+
+def clip(bound: float) -> PiecewiseLinear:
+    """The identity between ``-bound`` and ``bound``, constant outside: a clipped cell state.
+
+    Raises:
+        ValueError: a bound that is not positive.
+    """
+    edge = Fraction(bound)
+    if edge <= 0:
+        raise ValueError(f"Clip must be positive, not {bound!r}")
+    zero = Fraction(0)
+    return PiecewiseLinear(f"clip:{bound:g}", None, (-edge, edge), (zero, Fraction(1), zero), (-edge, zero, edge))
+
+
+@lru_cache(maxsize=256)
+def fitted(function: str, segments: int, terms: int = 2, frac: int = 12) -> PiecewiseLinear:
+    """A fit of the sigmoid, the tanh or a reference form at a format (see ``hwrnn.fitting``).
+
+    Args:
+        function: the catalogue's name of the function to fit.
+        segments: segments for x >= 0, counted with the saturated one.
+        terms: signed powers of two in a slope, 1 or 2.
+        frac: fraction bits that the result is rounded to; the fit minimises the error after that rounding.
+    """
+    from hwrnn.fitting import fit
+
+    knots, slopes, intercepts = fit(nonlinearity(function), segments, terms, frac)
+    kind = function if function == "tanh" else "sigmoid"
+    suffix = f":{segments}" if terms == 2 else f":{segments}:{terms}"
+    return Fitted(f"pwl_{kind}{suffix}", kind, knots, slopes, intercepts, segments, terms)
+
+
+#: The catalogue: a name without parameters and its one description.
+NONLINEARITIES: dict[str, Nonlinearity] = {
+    f.name: f
+    for f in (
+        _pwl("identity", None, "", "1", "0"),
+        _pwl("relu", None, "0", "0 1", "0 0"),
+        _pwl("relu1", None, "0 1", "0 1 0", "0 0 1"),
+        _pwl("relu6", None, "0 6", "0 1 0", "0 0 6"),
+        _pwl("hard_tanh", "tanh", "-1 1", "0 1 0", "-1 0 1"),
+        _pwl("hard_sigmoid", "sigmoid", "-2 2", "0 1/4 0", "0 1/2 1"),
+        _pwl("hard_sigmoid_3_16", "sigmoid", "-8/3 8/3", "0 3/16 0", "0 1/2 1"),
+        # References: their slopes are no sums of two powers of two, so hardware gets a fit of them.
+        _pwl("hard_sigmoid_1_5", "sigmoid", "-5/2 5/2", "0 1/5 0", "0 1/2 1"),
+        _pwl("hard_sigmoid_1_6", "sigmoid", "-3 3", "0 1/6 0", "0 1/2 1"),
+        # PLAN: H. Amin, K. M. Curtis, B. R. Hayes-Gill, IEE Proc. Circuits Devices Syst. 144 (1997) 313-317.
+        _pwl("plan_sigmoid", "sigmoid", "-5 -19/8 -1 1 19/8 5", "0 1/32 1/8 1/4 1/8 1/32 0",
+             "0 5/32 3/8 1/2 5/8 27/32 1"),
+        _pwl("plan_tanh", "tanh", "-5/2 -19/16 -1/2 1/2 19/16 5/2", "0 1/8 1/2 1 1/2 1/8 0",
+             "-1 -11/16 -1/4 0 1/4 11/16 1"),
+        Smooth("sigmoid", "sigmoid", _sigmoid, lambda y: y * (1 - y)),
+        Smooth("tanh", "tanh", np.tanh, lambda y: 1 - y * y),
+    )
+}  # fmt: skip
+
+#: Names that take parameters after a colon, with the defaults that stand where none are given.
+PARAMETRIC: dict[str, tuple[Callable[..., Nonlinearity], tuple[float, ...]]] = {
+    "leaky_relu": (_leaky, (3,)),
+    "pwl_sigmoid": (lambda segments=4, terms=2: fitted("sigmoid", segments, terms), (4,)),
+    "pwl_tanh": (lambda segments=4, terms=2: fitted("tanh", segments, terms), (4,)),
+    "clip": (clip, (2,)),
+}
+
+
+def nonlinearity(name: str) -> Nonlinearity:
+    """The nonlinearity of a name: ``hard_tanh``, ``leaky_relu:4``, ``pwl_sigmoid:5``, ``pwl_tanh:4:1``.
+
+    Raises:
+        ValueError: an unknown name or parameters that do not fit it.
+    """
+    base, *given = str(name).split(":")
+    if base in NONLINEARITIES and not given:
+        return NONLINEARITIES[base]
+    if base not in PARAMETRIC:
+        known = ", ".join([*NONLINEARITIES, *(f"{n}:K" for n in PARAMETRIC)])
+        raise ValueError(f"Nonlinearity must be one of {known}, not {name!r}")
+    make, default = PARAMETRIC[base]
+    try:
+        parameters = [float(g) if base == "clip" else int(g) for g in given] or list(default)
+        return make(*parameters)
+    except (TypeError, OverflowError) as error:
+        raise ValueError(f"Nonlinearity {base} must have fewer parameters, not {name!r}") from error
+    except ValueError as error:
+        text = str(error)
+        if "invalid literal" in text or "could not convert" in text:
+            raise ValueError(f"Nonlinearity {base} must have whole parameters, not {name!r}") from error
+        raise
