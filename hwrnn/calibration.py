@@ -1,0 +1,99 @@
+"""The range of every stored value on data, and the format that loses least on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hwrnn.errors import UsageError
+from hwrnn.fixed import Format
+from hwrnn.model import Model, check_input
+
+__all__ = ["Calibration", "Seen", "calibrate", "fine_format", "format_for"]
+
+_SEQUENCES = 512  # more calibrate no better and only slower
+_SAMPLES = 1 << 16  # of one value, for the search
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What calibration saw of one value: its extremes, an even sample of it, and its mean square."""
+
+    lo: float
+    hi: float
+    sample: np.ndarray
+    power: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What calibration saw, by ``(layer, value)``; ``x`` and ``lengths`` are the data it ran on."""
+
+    values: Mapping[tuple[int, str], Seen]
+    x: np.ndarray
+    lengths: np.ndarray
+
+    def __getitem__(self, key: tuple[int, str]) -> Seen:
+        return self.values[key]
+
+    def power(self, layer: int, operand: str) -> float:
+        """The mean square of an operand, which weighs the errors of the weights that multiply it."""
+        return max(self.values[layer, operand].power, 1e-12)
+
+
+def calibrate(model: Model, split: Any) -> Calibration:
+    """Run the float model over (at most 512 sequences of) a split and record every value.
+
+    Raises:
+        UsageError: data that do not fit the model, or a model whose values are not finite on them.
+    """
+    x, lengths = check_input(split.x, split.lengths, model.inputs)
+    keep = np.unique(np.linspace(0, len(x) - 1, min(len(x), _SEQUENCES)).round().astype(int))
+    x, lengths = x[keep], lengths[keep]
+    kept: dict[tuple[int, str], list[np.ndarray]] = {}
+
+    def record(layer: int, name: str, value: np.ndarray, n: int) -> None:
+        kept.setdefault((layer, name), []).append(value[:n].ravel())
+
+    standard = model.standardised(x)
+    model.forward(standard, lengths, record)
+    valid = np.arange(x.shape[1]) < lengths[:, None]
+    kept[0, "x"] = [standard[valid].ravel()]
+    for k, layer in enumerate(model.stack[1:], 1):  # an inner layer's input is the output of the one before
+        kept[k, "x"] = kept[k - 1, model.stack[k - 1].cell.output]
+    return Calibration({key: _summary(key, parts) for key, parts in kept.items()}, x, lengths)
+
+
+def _summary(key: tuple[int, str], parts: list[np.ndarray]) -> Seen:
+    values = np.concatenate(parts)
+    if not np.isfinite(values).all():
+        raise UsageError(f"Model must stay finite on the data, but value {key[1]!r} of layer {key[0]} does not")
+    stride = max(1, len(values) // _SAMPLES)
+    sample = values[::stride].astype(np.float64)
+    return Seen(float(values.min()), float(values.max()), sample, float(np.mean(sample * sample)))
+
+
+def format_for(seen: Seen, width: int, method: str = "mse") -> Format:
+    """A format of ``width`` bits for a value: ``max`` holds all that was seen, ``mse`` may saturate outliers."""
+    holds = Format.to_hold(min(seen.lo, 0.0), max(seen.hi, 0.0), width)
+    if method == "max":
+        return holds
+    choices = [Format(width, holds.frac + k, holds.signed) for k in range(4)]
+
+    def loss(form: Format) -> float:
+        return float(np.square(form.dequantize(form.quantize(seen.sample)) - seen.sample).sum())
+
+    return min(choices, key=loss)
+
+
+def fine_format(seen: Seen, frac: int, margin: float = 2.0) -> Format:
+    """A format with ``frac`` fraction bits, as wide as ``margin`` times what was seen needs."""
+    lo, hi = margin * min(seen.lo, 0.0), margin * max(seen.hi, 0.0)
+    signed = lo < 0
+    width = 1 + signed
+    while width < 48 and (Format(width, frac, signed).max < hi - 2.0**-frac or Format(width, frac, signed).min > lo):
+        width += 1
+    return Format(width, frac, signed)
