@@ -1,0 +1,32 @@
+"""Mistakes that a person can cause, told in one sentence. Imports nothing of the project."""
+
+import importlib
+from types import ModuleType
+
+
+class UsageError(ValueError):
+    """A mistake that a person can cause and mend.
+
+    The text is one sentence of the form "<Thing> must be <constraint>, not <value!r>", with the remedy
+    where the constraint does not already name it. The command line prints it and exits with 2.
+    """
+
+
+class MissingExtra(UsageError):
+    """An optional dependency is absent or broken; the text names the extra that brings it."""
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import the optional ``module`` (dotted name) that hwrnn's ``extra`` installs, and return it.
+
+    Raises MissingExtra where it is not installed, or is installed and fails to import.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        remedy = f"run pip install 'hwrnn[{extra}]'"
+        # A missing module of another name means that the package is there and something it needs is not.
+        if isinstance(error, ModuleNotFoundError) and module.startswith(str(error.name)):
+            raise MissingExtra(f"Module {module!r} must be installed for this: {remedy}") from None
+        reason = " ".join(str(error).split())
+        raise MissingExtra(f"Module {module!r} must be importable, but fails ({reason}): {remedy}") from error
