@@ -1,0 +1,203 @@
+"""Files that are whole or absent: atomic writing, generated folders, and the cache folder.
+
+A file is written beside its destination, flushed to the disk and renamed over it, so that neither a killed
+process nor a full disk leaves half a file under the final name.
+"""
+
+import atexit
+import errno
+import functools
+import hashlib
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from hwrnn.errors import UsageError
+
+CHECKSUMS = "SHA256SUMS"
+"""File in a generated folder that lists what was generated, in the format of ``sha256sum --check``."""
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``, with its suffix; leaving the block renames it to ``path``.
+
+    The block must create the file. If it raises, the temporary file is removed and ``path`` stays as it was.
+    A symbolic link is followed, so that the file it points to is the one replaced.
+
+    Raises UsageError where ``path`` is not a regular file, or its folder is missing, read-only or full.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise UsageError(f"Output path must be a file, not the folder or device {os.fspath(path)!r}")
+    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{target.suffix}")
+    try:
+        with _told(path):
+            temporary.touch()
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, target)
+            _sync(target.parent)
+    finally:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            temporary.unlink()
+
+
+def atomic_write(path: str | os.PathLike[str], content: bytes | str) -> None:
+    """Write ``content`` (text as UTF-8, line ends as given) to ``path``, whole or not at all.
+
+    Raises UsageError as ``atomic_path`` does.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def replace_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield an empty temporary folder beside ``path``; leaving the block puts it in the place of ``path``.
+
+    The finished folder holds a ``SHA256SUMS`` of what was generated. An earlier folder is replaced only where
+    its own ``SHA256SUMS`` shows that nothing a person changed gets lost: generated files must be unaltered,
+    and files that are not on the list are carried over. If the block raises, ``path`` stays as it was.
+
+    Raises UsageError where ``path`` is no such folder, or its parent is missing, read-only or full.
+    """
+    target = Path(os.path.realpath(path))
+    carried = _carried(target, os.fspath(path))
+    token = secrets.token_hex(4)
+    fresh, former = (target.with_name(f".{target.name}.{token}.{kind}") for kind in ("new", "old"))
+    try:
+        with _told(path):
+            fresh.mkdir()
+            yield fresh
+            generated = _files(fresh)
+            atomic_write(fresh / CHECKSUMS, "".join(f"{_digest(fresh / f)}  {f}\n" for f in generated))
+            for name in carried:
+                if (fresh / name).exists():
+                    raise UsageError(
+                        f"Output folder must not hold a {name!r} of its own, as {os.fspath(path)!r}"
+                        " does: move it away or choose another folder"
+                    )
+                (fresh / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(target / name, fresh / name, follow_symlinks=False)
+            for item in (fresh, *fresh.rglob("*")):
+                if not item.is_symlink():
+                    _sync(item)
+            if target.exists():
+                os.rename(target, former)
+            os.rename(fresh, target)
+            _sync(target.parent)
+    finally:
+        if former.exists() and not target.exists():
+            os.rename(former, target)
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(former, ignore_errors=True)
+
+
+def cache_folder() -> Path:
+    """The folder for what may be rebuilt at any time (compiled kernels and simulators); created if missing.
+
+    The first writable one of ``HWRNN_CACHE``, ``XDG_CACHE_HOME/hwrnn`` and ``~/.cache/hwrnn``; where none is,
+    a private temporary folder that lasts as long as this process. Source: XDG Base Directory Specification.
+    """
+    candidates = [Path(folder) for folder in [os.environ.get("HWRNN_CACHE")] if folder]
+    # The specification asks to ignore a relative XDG_CACHE_HOME; without a home "~" stays as it is.
+    bases = [os.environ.get("XDG_CACHE_HOME", ""), os.path.expanduser("~/.cache")]
+    candidates += [Path(base, "hwrnn") for base in bases if os.path.isabs(base)]
+    for folder in candidates:
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder.absolute()
+    return _temporary_cache()
+
+
+@functools.cache
+def _temporary_cache() -> Path:
+    # Never a fixed name below a shared folder: another user could put a library there that we would load.
+    folder = tempfile.mkdtemp(prefix="hwrnn-cache-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+def _carried(target: Path, name: str) -> list[str]:
+    """Relative paths of the files in ``target`` that a person put there."""
+    if not target.exists():
+        return []
+    if not target.is_dir():
+        raise UsageError(f"Output folder must be a folder, not the file {name!r}")
+    here = Path.cwd()
+    if here == target or target in here.parents:
+        raise UsageError(f"Output folder must not hold the current folder, as {name!r} does: name a new one")
+    present = _files(target)
+    if not present:
+        return []
+    listing = target / CHECKSUMS
+    if not listing.is_file():
+        raise UsageError(
+            f"Output folder must be new, empty or generated earlier, not {name!r}, which holds {present[0]!r}"
+        )
+    try:
+        lines = listing.read_text().splitlines()
+    except UnicodeDecodeError:
+        lines = [""]
+    digests = {file: digest for digest, _, file in (line.partition("  ") for line in lines)}
+    for file, digest in digests.items():
+        if file in present and _digest(target / file) != digest:
+            raise UsageError(
+                f"Output folder must hold its files as they were generated, not a changed {file!r}:"
+                " move it away or choose another folder"
+            )
+    return [file for file in present if file not in digests and file != CHECKSUMS]
+
+
+def _files(folder: Path) -> list[str]:
+    """Sorted relative POSIX paths of everything below ``folder`` that is not itself a real folder."""
+    return sorted(
+        item.relative_to(folder).as_posix()
+        for item in folder.rglob("*")
+        if item.is_symlink() or not item.is_dir()
+    )
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _told(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what a file system refuses for the output ``path`` into a sentence; pass everything else on."""
+    name = os.fspath(path)
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        parent = Path(name).parent
+        if parent.is_dir():
+            raise
+        raise UsageError(
+            f"Output path must be in an existing folder, not {name!r}: create {str(parent)!r} first"
+        ) from error
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise UsageError(
+                f"Output path must be in a folder that you may write to, not {name!r}"
+            ) from error
+        if error.errno in _FULL:
+            raise UsageError(f"Output path must be on a disk with room left, not {name!r}") from error
+        raise
