@@ -1,0 +1,1 @@
+"""Hardware: numbers as gates, engines, networks of engines and their Verilog. Imported as hwrnn.rtl."""

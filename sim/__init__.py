@@ -1,0 +1,1 @@
+"""Simulation of the generated hardware against the integer reference. Imported as hwrnn.sim."""
