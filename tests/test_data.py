@@ -27,7 +27,7 @@ def told(call) -> str:
     [
         (np.array([0, 2], dtype=np.uint8), "classification", False, "(2,) int64"),
         (np.array([True, False]), "classification", False, "(2,) int64"),
-        (np.zeros((2, 3), dtype=np.int32), "classification", True, "(2, 3) int64"),
+        (np.eye(2, 3, dtype=np.int32), "classification", True, "(2, 3) int64"),
         (np.array([0.5, 1]), "regression", False, "(2, 1) float32"),
         (np.zeros((2, 4)), "regression", False, "(2, 4) float32"),
         (np.zeros((2, 3, 4), dtype=np.float16), "regression", True, "(2, 3, 4) float32"),
