@@ -26,7 +26,7 @@ def require(module: str, extra: str) -> ModuleType:
     except ImportError as error:
         remedy = f"run pip install 'hwrnn[{extra}]'"
         # A missing module of another name means that the package is there and something it needs is not.
-        if isinstance(error, ModuleNotFoundError) and module.startswith(str(error.name)):
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
             raise MissingExtra(f"Module {module!r} must be installed for this: {remedy}") from None
         reason = " ".join(str(error).split())
         raise MissingExtra(f"Module {module!r} must be importable, but fails ({reason}): {remedy}") from error

@@ -29,6 +29,8 @@ def test_require_names_the_extra(name):
     "code, reason",
     [
         ("import hwrnn_no_such_dependency", "No module named 'hwrnn_no_such_dependency'"),
+        ("raise ImportError('half loaded', name='hwrnn_broken_extra')", "half loaded"),
+        ("raise ModuleNotFoundError('no', name='hwrnn_broken')", "no"),
         ("raise ImportError('libfoo.so:\\n not found')", "libfoo.so: not found"),
     ],
 )
