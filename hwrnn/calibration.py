@@ -18,9 +18,9 @@ _SEQUENCES = 512  # more calibrate no better and only slower
 _SAMPLES = 1 << 16  # of one value, for the search
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Seen:
-    """What calibration saw of one value: its extremes, an even sample of it, and its mean square."""
+    """What calibration saw of one value: its extremes, a sample of it (float64, flat), and its mean square."""
 
     lo: float
     hi: float
@@ -28,7 +28,7 @@ class Seen:
     power: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Calibration:
     """What calibration saw, by ``(layer, value)``; ``x`` and ``lengths`` are the data it ran on."""
 
@@ -62,7 +62,7 @@ def calibrate(model: Model, split: Any) -> Calibration:
     model.forward(standard, lengths, record)
     valid = np.arange(x.shape[1]) < lengths[:, None]
     kept[0, "x"] = [standard[valid].ravel()]
-    for k, layer in enumerate(model.stack[1:], 1):  # an inner layer's input is the output of the one before
+    for k in range(1, len(model.stack)):  # an inner layer's input is the output of the one before
         kept[k, "x"] = kept[k - 1, model.stack[k - 1].cell.output]
     return Calibration({key: _summary(key, parts) for key, parts in kept.items()}, x, lengths)
 
@@ -71,14 +71,22 @@ def _summary(key: tuple[int, str], parts: list[np.ndarray]) -> Seen:
     values = np.concatenate(parts)
     if not np.isfinite(values).all():
         raise UsageError(f"Model must stay finite on the data, but value {key[1]!r} of layer {key[0]} does not")
-    stride = max(1, len(values) // _SAMPLES)
-    sample = values[::stride].astype(np.float64)
+    sample = values
+    if len(values) > _SAMPLES:  # at random: an even stride that shares a factor with the units would see only some of them
+        sample = values[np.random.default_rng(0).integers(0, len(values), _SAMPLES)]
+    sample = sample.astype(np.float64)
     return Seen(float(values.min()), float(values.max()), sample, float(np.mean(sample * sample)))
 
 
 def format_for(seen: Seen, width: int, method: str = "mse") -> Format:
-    """A format of ``width`` bits for a value: ``max`` holds all that was seen, ``mse`` may saturate outliers."""
-    holds = Format.to_hold(min(seen.lo, 0.0), max(seen.hi, 0.0), width)
+    """A format of ``width`` bits for a value: ``max`` holds all that was seen, ``mse`` may saturate outliers.
+
+    It always holds zero. A value that stayed at zero on the data says nothing of its range, and gets ``[0, 1]``.
+    """
+    lo, hi = min(seen.lo, 0.0), max(seen.hi, 0.0)
+    if max(-lo, hi) < 2.0**-20:
+        hi = 1.0
+    holds = Format.to_hold(lo, hi, width)
     if method == "max":
         return holds
     choices = [Format(width, holds.frac + k, holds.signed) for k in range(4)]
@@ -90,7 +98,7 @@ def format_for(seen: Seen, width: int, method: str = "mse") -> Format:
 
 
 def fine_format(seen: Seen, frac: int, margin: float = 2.0) -> Format:
-    """A format with ``frac`` fraction bits, as wide as ``margin`` times what was seen needs."""
+    """A format with ``frac`` fraction bits, as wide as ``margin`` times what was seen needs, at most 48 bits."""
     lo, hi = margin * min(seen.lo, 0.0), margin * max(seen.hi, 0.0)
     signed = lo < 0
     width = 1 + signed

@@ -49,7 +49,8 @@ def fit(function: Any, segments: int, terms: int, frac: int) -> tuple[tuple[Frac
     y = np.asarray(function.value(x), np.float64)
     centre = round(2 * float(function.value(np.zeros(1))[0]))  # f(x) + f(-x): 1 for the sigmoid, 0 for the tanh
     slopes = slopes_of(terms)
-    low, high = 2.0 ** -(frac + 1), 0.5
+    low: float = 2.0 ** -(frac + 1)
+    high = 0.5
     best = None
     for _ in range(24):
         bound = math.sqrt(low * high)
@@ -81,7 +82,8 @@ def _cover(
     limit = constants[saturated]
     if limit is None:
         return None
-    pieces, start = [], 0
+    pieces: list[tuple[Fraction, Fraction, Fraction]] = []
+    start = 0
     while start < saturated:
         if len(pieces) == segments - 1:
             return None

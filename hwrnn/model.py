@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from hwrnn.cells import Cell, Dense, Phase, Values, cell_named
 from hwrnn.activations import NONLINEARITIES
+from hwrnn.cells import Cell, Dense, Phase, Values, cell_named
 from hwrnn.errors import UsageError
 
-__all__ = ["Layer", "Model", "build_model", "check_input"]
+__all__ = ["Layer", "Model", "build_model", "check_input", "standardised"]
 
 #: Called with a value's name and its array (N, units) of one time step, for the first ``n`` sequences still running.
 Recorder = Callable[[str, np.ndarray, int], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layer:
     """A cell with its sizes and parameters.
 
@@ -112,7 +112,7 @@ class Layer:
         return self.cell.run(product, Values(state, store))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Model:
     """A float network.
 
@@ -153,7 +153,7 @@ class Model:
 
     def standardised(self, x: np.ndarray) -> np.ndarray:
         """Inputs (N, T, inputs) as the first layer sees them, in float32 as the hardware's host computes them."""
-        return np.asarray((np.asarray(x, np.float32) - self.input_mean) * self.input_scale, np.float32)
+        return standardised(x, self.input_mean, self.input_scale)
 
     def predict(self, x: Any, lengths: Any = None) -> np.ndarray:
         """Scores or values, (N, outputs) or with ``every_step`` (N, T, outputs), for ``x`` (N, T, inputs) float.
@@ -180,6 +180,11 @@ class Model:
             seen = None if record is None else lambda *value: record(len(self.layers), *value)
             x = self.head.step(flat, {}, seen).y.reshape(*x.shape[:-1], self.head.units)
         return x
+
+
+def standardised(x: Any, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """``(x - mean) * scale`` per channel (last axis), every step in float32: float and fixed model must agree on it."""
+    return np.asarray((np.asarray(x, np.float32) - mean) * scale, np.float32)
 
 
 def check_input(x: Any, lengths: Any, inputs: int) -> tuple[np.ndarray, np.ndarray]:
@@ -243,13 +248,15 @@ def build_model(
     for name, value in (("Inputs", inputs), ("Outputs", 1 if outputs is None else outputs), ("Layers", layers)):
         if not isinstance(value, (int, np.integer)) or value < 1:
             raise UsageError(f"{name} must be a whole number of at least 1, not {value!r}")
-    sizes = [hidden] * layers if isinstance(hidden, (int, np.integer)) else list(hidden)
+    sizes = list(hidden) if isinstance(hidden, Sequence) else [hidden] * layers
     if any(not isinstance(n, (int, np.integer)) or n < 1 for n in sizes):
         raise UsageError(f"Hidden units must be whole numbers of at least 1, not {hidden!r}")
     if len(sizes) != layers:
         raise UsageError(f"Hidden units must be given for each of the {layers} layers, not for {len(sizes)}")
     if task not in ("classification", "regression"):
         raise UsageError(f"Task must be classification or regression, not {task!r}")
+    if init not in ("orthogonal", "identity", "glorot"):
+        raise UsageError(f"Initialisation must be orthogonal, identity or glorot, not {init!r}")
     try:
         chosen = cell_named(cell, gate, activation, cell_clip)
     except ValueError as error:
@@ -292,7 +299,5 @@ def _initial(kind: str, rows: int, columns: int, rng: np.random.Generator) -> np
         q, r = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
         q = q * np.sign(np.diag(r))
         return q if rows >= columns else q.T
-    if kind == "glorot":
-        limit = np.sqrt(6.0 / (rows + columns))
-        return rng.uniform(-limit, limit, (rows, columns))
-    raise UsageError(f"Initialisation must be orthogonal, identity or glorot, not {kind!r}")
+    limit = np.sqrt(6.0 / (rows + columns))
+    return rng.uniform(-limit, limit, (rows, columns))

@@ -1,1 +1,1 @@
-"""Hardware: numbers as gates, engines, networks of engines and their Verilog. Imported as hwrnn.rtl."""
+"""Gates: from a quantized model to a datapath and its Verilog."""

@@ -1,1 +1,1 @@
-"""Simulation of the generated hardware against the integer reference. Imported as hwrnn.sim."""
+"""Simulation: the hardware against the golden model, cycle by cycle."""

@@ -1,0 +1,131 @@
+"""The drain of a phase: finished rows wait side by side and pass the element-wise path one unit a cycle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from hwrnn.quantization import QuantizedLayer
+from hwrnn.rtl.delay import delayed
+from hwrnn.rtl.elementwise import ElementWise
+from hwrnn.rtl.lanes import Lanes
+from hwrnn.rtl.ports import shape
+from hwrnn.rtl.schedule import MAC_STAGES, PhasePlan
+from hwrnn.trace import trace
+
+__all__ = ["FLAGS", "Drain"]
+
+#: What a time step's columns carry to the end of the path.
+FLAGS = data.StructLayout({"first": 1, "emits": 1, "last_step": 1, "bank": 1})
+
+
+class Drain(wiring.Component):
+    """Hold registers and element-wise path of phase ``index``.
+
+    Ports:
+        done, done_Q, flags: as the front shows them with the column that ends a group, or its pass Q, in cycle 0.
+        sum_N, first_N: of the lanes, in cycle ``MAC_STAGES - 1``.
+        unit: the unit that enters the path in the next cycle, to address old values.
+        old_NAME: what the path reads back, a cycle after ``unit``.
+        NAME: a stored value (``a_GATE``: a pre-activation), with NAME_valid, NAME_unit and NAME_flags beside it.
+    """
+
+    def __init__(self, layer: QuantizedLayer, index: int, p: PhasePlan, lanes: Lanes) -> None:
+        self.layer, self.index, self.plan = layer, index, p
+        lines = trace(layer.cell)
+        values = layer.formats.values
+        self.stored = (*(f"a.{gate}" for gate in p.phase.gates), *lines.stored_in(index))
+        self.olds = lines.olds_of(index)
+        self.read_back = (*self.olds, *lines.crossing(index))
+        self.unit_shape = range(max(layer.units, 2))
+        ports: dict[str, Any] = {"done": In(1), "flags": In(FLAGS), "unit": Out(self.unit_shape)}
+        ports |= {f"done_{q}": In(1) for q in range(p.passes - 1)}
+        ports |= {f"sum_{n}": In(lanes.sum_shape) for n in range(p.lanes)}
+        ports |= {f"first_{n}": In(lanes.sum_shape) for n in range(p.lanes) if hasattr(lanes, f"first_{n}")}
+        ports |= {f"old_{name}": In(shape(values[name])) for name in self.read_back}
+        for name in self.stored:
+            port = name.replace(".", "_")
+            ports[port] = Out(shape(values[name]))
+            ports[f"{port}_valid"] = Out(1)
+            ports[f"{port}_unit"] = Out(self.unit_shape)
+            ports[f"{port}_flags"] = Out(FLAGS)
+        super().__init__(ports)
+
+    def elaborate(self, platform: object) -> Module:
+        """One unit leaves the hold registers in every cycle while a group drains."""
+        m = Module()
+        p, units = self.plan, self.layer.units
+        path = ElementWise.build(m, self.layer, self.index, "path")
+        done = delayed(m, self.done, MAC_STAGES - 1, "done", reset=True)
+        flags = delayed(m, self.flags.as_value(), MAC_STAGES - 1, "flags")
+        left = Signal(range(max(p.parallel, 2)))
+        active = Signal()
+        m.d.comb += active.eq(done | (left != 0))
+        size: Any = p.parallel - 1
+        if p.last_group != p.parallel:
+            size = Mux(self.unit == units - p.last_group, p.last_group - 1, p.parallel - 1)
+        with m.If(active):
+            m.d.sync += self.unit.eq(Mux(self.unit == units - 1, 0, self.unit + 1))
+            m.d.sync += left.eq(Mux(done, size, left - 1))
+        sums = self._sums(m, path)
+        for gate, signal in path.gates.items():
+            hold = [Signal(signal.shape(), name=f"hold_{gate}_{u}", reset_less=True) for u in range(p.parallel)]
+            for u, register in enumerate(hold):
+                following = hold[u + 1] if u + 1 < p.parallel else register
+                m.d.sync += register.eq(Mux(done, sums[u, gate], following))
+            m.d.comb += signal.eq(hold[0])
+        held = Signal(FLAGS, reset_less=True)
+        unit, valid = Signal(self.unit_shape, reset_less=True), Signal()
+        m.d.sync += [unit.eq(self.unit), valid.eq(active)]
+        with m.If(done):
+            m.d.sync += held.eq(flags)
+        for name in self.read_back:
+            value = getattr(self, f"old_{name}")
+            # The first step of a sequence reads the initial state instead of the memory.
+            m.d.comb += path.olds[name].eq(Mux(held.first, 0, value) if name in self.olds else value)
+        pipeline = path.pipeline
+        flags_0 = held.as_value()
+        beside = Signal(len(unit) + len(flags_0), name="path_beside")
+        m.d.comb += beside.eq(Cat(unit, flags_0))
+        valids = [valid]
+        for stage in range(path.depth):
+            later = Signal(name=f"path_valid_{stage + 1}")
+            m.d.sync += later.eq(valids[-1])
+            valids.append(later)
+        for name in self.stored:
+            port, wire = name.replace(".", "_"), path.stored[name]
+            along = pipeline.delayed(beside, wire.stage)
+            m.d.comb += [
+                getattr(self, port).eq(wire.raw.value),
+                getattr(self, f"{port}_valid").eq(valids[wire.stage]),
+                getattr(self, f"{port}_unit").eq(along[: len(unit)]),
+                getattr(self, f"{port}_flags").eq(along[len(unit) :]),
+            ]
+        return m
+
+    def _sums(self, m: Module, path: ElementWise) -> dict[tuple[int, str], Any]:
+        """Each gate's sum of each unit of a group as its last pass ends; rows of earlier passes were kept."""
+        p, sums = self.plan, {}
+        for q in range(p.passes):
+            passed = None
+            if q < p.passes - 1:
+                passed = delayed(m, getattr(self, f"done_{q}"), MAC_STAGES - 1, f"done_{q}", reset=True)
+            for lane in range(p.lanes):
+                row = q * p.rows_per_pass + lane % p.rows_per_pass
+                if row >= len(p.rows):
+                    continue
+                gates = p.rows[row]
+                ready = {gates[-1]: getattr(self, f"sum_{lane}")}
+                if len(gates) > 1:
+                    ready[gates[0]] = getattr(self, f"first_{lane}")
+                for gate, value in ready.items():
+                    if passed is not None:
+                        kept = Signal(path.gates[gate].shape(), name=f"kept_{gate}_{lane}", reset_less=True)
+                        with m.If(passed):
+                            m.d.sync += kept.eq(value)
+                        value = kept
+                    sums[lane // p.rows_per_pass, gate] = value
+        return sums

@@ -1,0 +1,180 @@
+"""The multiply-accumulate lanes: weights and biases stream in, finished rows stand beside each other."""
+
+from __future__ import annotations
+
+import numpy as np
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from hwrnn.quantization import QuantizedLayer
+from hwrnn.rtl.elementwise import gate_interval, rounding_half
+from hwrnn.rtl.numbers import shape_of
+from hwrnn.rtl.schedule import Schedule
+
+__all__ = ["Lanes", "operand_shape"]
+
+
+def operand_shape(layer: QuantizedLayer) -> tuple[int, int]:
+    """The interval of what enters the multipliers: every operand, shifted to where the products meet."""
+    bounds = []
+    for (_, name), shift in layer.formats.shifts.items():
+        form = layer.formats.values[name]
+        bounds.append((form.lo << shift, form.hi << shift))
+    return min(lo for lo, _ in bounds), max(hi for _, hi in bounds)
+
+
+class Lanes(wiring.Component):
+    """``schedule.lanes`` multipliers with their memories.
+
+    A column is issued in cycle 0 (``issue``, ``start``: the first column of a row's first or second gate). The caller drives
+    ``operand`` in cycle 2. ``finished`` of a column stands in cycle 4, ``first`` beside it for rows of two gates.
+
+    Args:
+        layer: weights, biases, formats.
+        schedule: the arrangement.
+    """
+
+    def __init__(self, layer: QuantizedLayer, schedule: Schedule) -> None:
+        self.layer, self.schedule = layer, schedule
+        intervals = [gate_interval(layer, gate) for gate in layer.cell.gates]
+        self.sum_shape = shape_of(min(lo for lo, _ in intervals), max(hi for _, hi in intervals))
+        if not self.sum_shape.signed:
+            self.sum_shape = signed(self.sum_shape.width + 1)
+        self.weight_width = max(f.width for f in layer.formats.weights.values())
+        self.operand_shape = shape_of(*operand_shape(layer))
+        self.words, self.bias_words = self._contents()
+        super().__init__(
+            {
+                "issue": In(1),
+                "restart": In(1),  # this issue is the last of a time step
+                "start": In(1),  # with issue: a row's first gate starts
+                "second": In(1),  # with issue: a row's second gate starts
+                "row_pass": In(range(max(p.passes for p in schedule.phases))),
+                "phase": In(range(len(schedule.phases))),
+                "operand": In(self.operand_shape),
+                **{f"sum_{n}": Out(self.sum_shape) for n in range(schedule.lanes)},
+                **{f"first_{n}": Out(self.sum_shape) for n in range(schedule.lanes) if self._splits(n)},
+            }
+        )
+
+    def _splits(self, lane: int) -> list[tuple[int, int]]:
+        """The ``(phase, pass)`` in which a lane works a row of two gates."""
+        found = []
+        for k, p in enumerate(self.schedule.phases):
+            if lane < p.lanes:
+                for q in range(p.passes):
+                    row = q * p.rows_per_pass + lane % p.rows_per_pass
+                    if row < len(p.rows) and len(p.rows[row]) > 1:
+                        found.append((k, q))
+        return found
+
+    @property
+    def memory_bits(self) -> int:
+        """Bits of the weight and bias memories."""
+        lanes = self.schedule.lanes
+        return lanes * (len(self.words) * self.weight_width + len(self.bias_words) * self.sum_shape.width)
+
+    def _contents(self) -> tuple[list[int], list[int]]:
+        """The words of the weight and the bias memory, in the order in which a time step reads them."""
+        layer, lanes = self.layer, self.schedule.lanes
+        words, biases = [], []
+        for p in self.schedule.phases:
+            for group in range(p.groups):
+                for q in range(p.passes):
+                    block = np.zeros((p.columns, lanes), np.int64)
+                    sums = np.zeros((p.segments, lanes), object)
+                    for lane in range(p.lanes):
+                        unit = group * p.parallel + lane // p.rows_per_pass
+                        row = q * p.rows_per_pass + lane % p.rows_per_pass
+                        if unit >= p.units or row >= len(p.rows):
+                            continue
+                        for segment, gate in enumerate(p.rows[row]):
+                            sums[segment, lane] = int(layer.biases[gate][unit]) + rounding_half(layer, gate)
+                            at = 0
+                            for name, size in p.operands:
+                                if name in p.phase.gates[gate]:
+                                    block[at : at + size, lane] = layer.weights[gate, name][unit]
+                                at += size
+                    words += [_packed(line, self.weight_width) for line in block.tolist()]
+                    biases += [_packed(line, self.sum_shape.width) for line in sums.tolist()]
+        return words, biases
+
+    def elaborate(self, platform: object) -> Module:
+        """Memory, register, product, accumulator: one cycle each."""
+        m = Module()
+        lanes, schedule = self.schedule.lanes, self.schedule
+        word = Signal(range(max(len(self.words), 2)))
+        bias_word = Signal(range(max(len(self.bias_words), 2)))
+        starting = Signal()
+        m.d.comb += starting.eq(self.start | self.second)
+        with m.If(self.issue):
+            m.d.sync += word.eq(Mux(self.restart, 0, word + 1))
+            with m.If(self.restart):
+                m.d.sync += bias_word.eq(0)
+            with m.Elif(starting):
+                m.d.sync += bias_word.eq(bias_word + 1)
+        m.submodules.weights = weights = _rom(self.words, lanes * self.weight_width)
+        read = weights.read_port()
+        m.d.comb += read.addr.eq(word)
+        # The bias is needed two cycles after its weights' words: delay its address, which is narrow, not the word.
+        m.submodules.biases = biases = _rom(self.bias_words, lanes * self.sum_shape.width)
+        read_bias = biases.read_port()
+        bias_at = self._later(m, bias_word, 2, "bias_word", reset_less=True)
+        m.d.comb += read_bias.addr.eq(bias_at)
+
+        valid = self._later(m, self.issue, 3, "valid")
+        start = self._later(m, self.start, 3, "start", reset_less=True)
+        second = self._later(m, self.second, 3, "second", reset_less=True)
+        phase = self._later(m, self.phase, 3, "phase", reset_less=True)
+        row_pass = self._later(m, self.row_pass, 3, "row_pass", reset_less=True)
+        line = Signal(lanes * self.weight_width, reset_less=True)
+        m.d.sync += line.eq(read.data)
+        for lane in range(lanes):
+            weight = Signal(signed(self.weight_width), name=f"weight_{lane}")
+            bias = Signal(self.sum_shape, name=f"bias_{lane}")
+            m.d.comb += weight.eq(line.word_select(lane, self.weight_width))
+            m.d.comb += bias.eq(read_bias.data.word_select(lane, self.sum_shape.width))
+            product = Signal(
+                signed(self.weight_width + self.operand_shape.width + (not self.operand_shape.signed)),
+                name=f"product_{lane}", reset_less=True,
+            )  # fmt: skip
+            total = Signal(self.sum_shape, name=f"total_{lane}", reset_less=True)
+            load = Signal(name=f"load_{lane}")
+            m.d.sync += product.eq(weight * self.operand)
+            m.d.comb += load.eq(start)
+            splits = self._splits(lane)
+            if splits:
+                turn = Signal(name=f"turn_{lane}")
+                here = [(phase == k) & (row_pass == q) for k, q in splits]
+                always = len(splits) == sum(p.passes for p in schedule.phases)
+                m.d.comb += turn.eq(second & (1 if always else Cat(*here).any()))
+                m.d.comb += load.eq(start | turn)
+                first = Signal(self.sum_shape, name=f"held_{lane}", reset_less=True)
+                with m.If(valid & turn):
+                    m.d.sync += first.eq(total)
+                m.d.comb += getattr(self, f"first_{lane}").eq(first)
+            with m.If(valid):
+                m.d.sync += total.eq(Mux(load, bias, total) + product)
+            m.d.comb += getattr(self, f"sum_{lane}").eq(total)
+        return m
+
+    @staticmethod
+    def _later(m: Module, signal: Signal, cycles: int, name: str, reset_less: bool = False) -> Signal:
+        for k in range(cycles):
+            later = Signal(signal.shape(), name=f"{name}_{k + 1}", reset_less=reset_less)
+            m.d.sync += later.eq(signal)
+            signal = later
+        return signal
+
+
+def _packed(values: list[int], width: int) -> int:
+    word = 0
+    for k, value in enumerate(values):
+        word |= (int(value) & ((1 << width) - 1)) << (k * width)
+    return word
+
+
+def _rom(words: list[int], width: int) -> Memory:
+    return Memory(shape=width, depth=max(len(words), 2), init=words)

@@ -1,0 +1,167 @@
+"""A network of engines: layers in sequence, joined by streams, with the head behind them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hwrnn.errors import UsageError
+from hwrnn.fixed import Format, bits_for
+from hwrnn.quantization import QuantizedModel
+from hwrnn.rtl.engine import Engine
+from hwrnn.rtl.ports import element, shape
+
+__all__ = ["ArgMax", "Network"]
+
+
+class ArgMax(wiring.Component):
+    """The index of the largest element of each vector, the first of equals.
+
+    Args:
+        form: of the elements.
+        count: elements of a vector.
+
+    The index leaves one cycle after the vector's last element was taken.
+    """
+
+    latency = 1
+
+    def __init__(self, form: Format, count: int) -> None:
+        self.form, self.count = form, count
+        self.index_format = Format(max(bits_for(0, count - 1)[0], 1), 0, signed=False)
+        super().__init__(
+            {"i": In(stream.Signature(element(form))), "o": Out(stream.Signature(element(self.index_format)))}
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        """Compare as the elements arrive."""
+        m = Module()
+        at, best_at = Signal(range(max(self.count, 2))), Signal(range(max(self.count, 2)))
+        best = Signal(shape(self.form), reset_less=True)
+        better = Signal()
+        m.d.comb += better.eq((at == 0) | (self.i.payload.data > best))
+        # A vector's last element waits until the result before it has left.
+        m.d.comb += self.i.ready.eq(~self.o.valid | self.o.ready)
+        with m.If(self.o.ready):
+            m.d.sync += self.o.valid.eq(0)
+        with m.If(self.i.valid & self.i.ready):
+            with m.If(better):
+                m.d.sync += [best.eq(self.i.payload.data), best_at.eq(at)]
+            with m.If(at == self.count - 1):
+                m.d.sync += [at.eq(0), self.o.valid.eq(1), self.o.payload.last.eq(self.i.payload.last)]
+                with m.If(better):
+                    m.d.sync += self.o.payload.data.eq(at)
+                with m.Else():
+                    m.d.sync += self.o.payload.data.eq(best_at)
+            with m.Else():
+                m.d.sync += at.eq(at + 1)
+        return m
+
+
+class Network(wiring.Component):
+    """A quantized model as one stream component: an engine for each layer.
+
+    Args:
+        model: the frozen integer network.
+        lanes: the budget of multipliers of every layer, or a sequence with one budget for each (the head last).
+        argmax: whether the index of the largest output leaves instead of the outputs (classification).
+        probed: whether every stored value gets ports; see ``probes``.
+
+    Ports:
+        i: stream of input elements; ``last`` with the last element of a sequence's last vector.
+        o: stream of output elements (or indices), likewise.
+
+    Raises:
+        UsageError: a budget below 1, or not one for each layer.
+    """
+
+    def __init__(self, model: QuantizedModel, lanes: Any = 16, argmax: bool = False, probed: bool = False) -> None:
+        self.model, self.argmax = model, argmax
+        stack = model.stack
+        budgets = list(lanes) if isinstance(lanes, (list, tuple)) else [lanes] * len(stack)
+        if len(budgets) != len(stack):
+            raise UsageError(f"Lanes must be given once or for each of the {len(stack)} layers, not {len(budgets)} times")
+        recurrent = len(model.layers)
+        self.engines = tuple(
+            Engine(layer, budget, every_step=model.every_step or k != recurrent - 1, probed=probed)
+            for k, (layer, budget) in enumerate(zip(stack, budgets, strict=True))
+        )
+        self.picker = ArgMax(model.output_format, model.outputs) if argmax else None
+        self.input_format = model.input_format
+        self.output_format = self.picker.index_format if self.picker else model.output_format
+        #: ``(layer, value)`` to the name of its probe port; ``NAME_valid`` stands beside it.
+        self.probes = {
+            (k, name): f"layer{k}_{port}" for k, engine in enumerate(self.engines) for name, port in engine.probes.items()
+        }
+        ports: dict[str, Any] = {
+            "i": In(stream.Signature(element(self.input_format))),
+            "o": Out(stream.Signature(element(self.output_format))),
+        }
+        for (k, name), port in self.probes.items():
+            ports |= {port: Out(shape(stack[k].formats.values[name])), f"{port}_valid": Out(1)}
+        super().__init__(ports)
+
+    @property
+    def outputs_per_vector(self) -> int:
+        """Elements of an output vector on the port."""
+        return 1 if self.argmax else self.model.outputs
+
+    @property
+    def recurrent(self) -> tuple[Engine, ...]:
+        """The engines that work every time step."""
+        every = self.model.every_step or self.model.head is None
+        return self.engines if every else self.engines[:-1]
+
+    @property
+    def cycles_per_step(self) -> int:
+        """Cycles of a time step in steady state: those of the slowest engine that works every step."""
+        return max(engine.cycles_per_step for engine in self.recurrent)
+
+    @property
+    def latency(self) -> int:
+        """Cycles from the transfer of a one-step sequence's last input element to that of its last output element.
+
+        The network is idle before, and the output is taken at once.
+        """
+        return sum(engine.latency for engine in self.engines) + (ArgMax.latency if self.argmax else 0)
+
+    @property
+    def ideal_cycles_per_step(self) -> float:
+        """Multiplications over lanes, of the engine that bounds the rate."""
+        return max(engine.ideal_cycles_per_step for engine in self.recurrent)
+
+    @property
+    def lanes(self) -> int:
+        """Multiplier lanes of all engines."""
+        return sum(engine.schedule.lanes for engine in self.engines)
+
+    @property
+    def multipliers(self) -> int:
+        """Multipliers of all engines, element-wise ones included."""
+        return sum(engine.multipliers for engine in self.engines)
+
+    @property
+    def memory_bits(self) -> int:
+        """Bits of all memories."""
+        return sum(engine.memory_bits for engine in self.engines)
+
+    def elaborate(self, platform: object) -> Module:
+        """Engines in a row."""
+        m = Module()
+        source = wiring.flipped(self.i)
+        for k, engine in enumerate(self.engines):
+            m.submodules[f"layer{k}"] = engine
+            wiring.connect(m, source, engine.i)
+            source = engine.o
+            for name, port in engine.probes.items():
+                for suffix in ("", "_valid"):
+                    m.d.comb += getattr(self, self.probes[k, name] + suffix).eq(getattr(engine, port + suffix))
+        if self.picker is not None:
+            m.submodules.argmax = self.picker
+            wiring.connect(m, source, self.picker.i)
+            source = self.picker.o
+        wiring.connect(m, source, wiring.flipped(self.o))
+        return m

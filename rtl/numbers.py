@@ -1,0 +1,185 @@
+"""Numbers as gates: the exact number whose carrier is a signal, pipelined by its own operations.
+
+A value knows the pipeline stage at which it exists. Each multiplication and each rounding ends a stage; where two
+operands of different stages meet, the earlier one is delayed. The pipeline runs free: no enable, no stall, so that
+products and roundings can sit in whatever registers a part has, and its depth is a constant of the cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from amaranth.hdl import Const, Module, Mux, Shape, Signal, Value, signed, unsigned
+
+from hwrnn.fixed import Number, bits_for, signed_powers
+
+__all__ = ["Pipeline", "Wire", "shape_of"]
+
+
+def shape_of(lo: int, hi: int) -> Shape:
+    """The narrowest shape that holds ``[lo, hi]``, at least one bit."""
+    width, is_signed = bits_for(lo, hi)
+    return signed(max(width, 1)) if is_signed else unsigned(max(width, 1))
+
+
+class Pipeline:
+    """The registers of one element-wise path.
+
+    Args:
+        m: the module that they are added to; None builds nothing and only counts stages.
+        prefix: of the signals' names.
+    """
+
+    def __init__(self, m: Module | None, prefix: str) -> None:
+        self.m, self.prefix = m, prefix
+        self._count = 0
+        self._delays: dict[int, list[Signal]] = {}
+
+    def signal(self, shape: Any, name: str | None = None) -> Signal:
+        """A new signal with a name that is the same in every run."""
+        if name is None:
+            self._count += 1
+            name = f"n{self._count}"
+        return Signal(shape, name=f"{self.prefix}_{name}", reset_less=True)
+
+    def wired(self, value: Any, shape: Any, name: str | None = None) -> Signal:
+        """``value`` under a name: an expression that is used twice would be built twice."""
+        signal = self.signal(shape, name)
+        if self.m is not None:
+            self.m.d.comb += signal.eq(value)
+        return signal
+
+    def register(self, value: Any, shape: Any, name: str | None = None) -> Signal:
+        """``value`` one cycle later."""
+        later = self.signal(shape, name)
+        if self.m is not None:
+            self.m.d.sync += later.eq(value)
+        return later
+
+    def delayed(self, signal: Signal, cycles: int) -> Signal:
+        """``signal`` some cycles later; a signal's delays are shared by all who ask."""
+        chain = self._delays.setdefault(id(signal), [signal])
+        while len(chain) <= cycles:
+            name = f"{signal.name.removeprefix(self.prefix + '_')}_d{len(chain)}"
+            chain.append(self.register(chain[-1], signal.shape(), name))
+        return chain[cycles]
+
+    def input(self, signal: Signal, frac: int, lo: int, hi: int, stage: int = 0) -> Wire:
+        """A number that enters the path in a signal."""
+        return Wire(Staged(signal, stage, self), frac, lo, hi)
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A carrier's value: an expression, the stage at which it exists (None for a constant), and what it still needs."""
+
+    value: Any
+    stage: int | None
+    pipeline: Pipeline
+    loose: bool = False  # an expression that still needs a named signal
+    registered: bool = False  # a product: the signal is a register
+
+    def at(self, stage: int | None) -> Value:
+        """The value at a stage not before its own."""
+        if self.stage is None or stage is None:
+            return self.value
+        return self.pipeline.delayed(self.value, stage - self.stage)
+
+
+class Wire(Number):
+    """The exact number over signals."""
+
+    __slots__ = ()
+
+    @property
+    def stage(self) -> int:
+        """The pipeline stage at which the value exists."""
+        return self.raw.stage or 0
+
+    def named(self, name: str) -> Wire:
+        """The same value in a register of that name, one stage later."""
+        pipeline = self.raw.pipeline
+        signal = pipeline.register(self.raw.value, shape_of(self.lo, self.hi), name)
+        return Wire(Staged(signal, self.stage + 1, pipeline), self.frac, self.lo, self.hi)
+
+    def _make(self, raw: Staged, frac: int, lo: int, hi: int) -> Wire:
+        if raw.loose:
+            if raw.registered:
+                signal = raw.pipeline.register(raw.value, shape_of(lo, hi))
+                raw = replace(raw, value=signal, stage=(raw.stage or 0) + 1, loose=False, registered=False)
+            else:
+                raw = replace(raw, value=raw.pipeline.wired(raw.value, shape_of(lo, hi)), loose=False)
+        return Wire(raw, frac, lo, hi)
+
+    def _constant(self, value: int, frac: int) -> Wire:
+        return Wire(Staged(Const(value, shape_of(value, value)), None, self.raw.pipeline), frac, value, value)
+
+    def _meeting(self, other: Wire) -> tuple[Value, Value, int | None]:
+        stages = [s for s in (self.raw.stage, other.raw.stage) if s is not None]
+        stage = max(stages) if stages else None
+        return self.raw.at(stage), other.raw.at(stage), stage
+
+    def _loose(self, value: Any, stage: int | None, registered: bool = False) -> Staged:
+        return Staged(value, stage, self.raw.pipeline, loose=True, registered=registered)
+
+    def _add(self, other: Wire, bound: int) -> Staged:
+        a, b, stage = self._meeting(other)
+        return self._loose(a + b, stage)
+
+    def _sub(self, other: Wire, bound: int) -> Staged:
+        a, b, stage = self._meeting(other)
+        return self._loose(a - b, stage)
+
+    def _mul(self, other: Wire, bound: int) -> Staged:
+        a, b, stage = self._meeting(other)
+        return self._loose(a * b, stage, registered=True)
+
+    def _left(self, n: int, bound: int) -> Staged:
+        return self._loose(self.raw.value << n, self.raw.stage)
+
+    def _floor(self, n: int) -> Staged:
+        return self._loose(self.raw.value >> n, self.raw.stage)
+
+    def _clip(self, lo: int, hi: int) -> Staged:
+        value = self.raw.value
+        result: Any = value
+        if self.hi > hi:
+            result = Mux(value > hi, Const(hi, shape_of(hi, hi)), result)
+        if self.lo < lo:
+            result = Mux(value < lo, Const(lo, shape_of(lo, lo)), result)
+        return self._loose(result, self.raw.stage)
+
+    def _piecewise(
+        self, knots: Sequence[int], slopes: Sequence[int], intercepts: Sequence[int], bound: int
+    ) -> Staged:
+        """Choose the two shifted terms and the intercept by piece, then add them once."""
+        value, pipeline = self.raw.value, self.raw.pipeline
+        above = [pipeline.wired(value >= knot, 1) for knot in knots]
+        terms = [signed_powers_of(slope) for slope in slopes]
+        depth = max(len(t) for t in terms)
+        total: Any = _chosen(above, [Const(b, shape_of(min(intercepts), max(intercepts))) for b in intercepts])
+        for k in range(depth):
+            parts = []
+            for term in terms:
+                sign, shift = term[k] if k < len(term) else (0, 0)
+                part = value << shift
+                parts.append(Const(0) if sign == 0 else part if sign > 0 else -part)
+            total = total + _chosen(above, parts)
+        return self._loose(total, self.raw.stage)
+
+
+def signed_powers_of(slope: int) -> tuple[tuple[int, int], ...]:
+    """An integer slope as ``(sign, left shift)`` terms."""
+    from fractions import Fraction
+
+    return tuple((sign, -shift) for sign, shift in signed_powers(Fraction(slope)))
+
+
+def _chosen(above: Sequence[Signal], choices: Sequence[Any]) -> Any:
+    """The choice of the piece: ``above`` is a thermometer code."""
+    result = choices[0]
+    for flag, choice in zip(above, choices[1:], strict=True):
+        result = Mux(flag, choice, result)
+    return result

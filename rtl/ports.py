@@ -1,0 +1,57 @@
+"""The shape of a stream's payload and the small parts that streams need."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, signed, unsigned
+from amaranth.lib import data, fifo, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hwrnn.fixed import Format
+
+__all__ = ["OutputBuffer", "element", "shape"]
+
+
+def shape(form: Format) -> object:
+    """The Amaranth shape of a format's raw value."""
+    return signed(form.width) if form.signed else unsigned(form.width)
+
+
+def element(form: Format) -> data.StructLayout:
+    """The payload of a stream: one element, and ``last`` on the last element of a sequence's last vector."""
+    return data.StructLayout({"data": shape(form), "last": 1})
+
+
+class OutputBuffer(wiring.Component):
+    """A queue whose space was promised before its elements were made, so that it never refuses one.
+
+    An element written in one cycle is offered ``hwrnn.rtl.schedule.OUTPUT_STAGES`` cycles later.
+
+    Args:
+        form: of the elements.
+        depth: elements that it can be promised.
+    """
+
+    def __init__(self, form: Format, depth: int) -> None:
+        self.form, self.depth = form, depth
+        super().__init__(
+            {
+                "write": In(1),
+                "payload": In(element(form)),
+                "o": Out(stream.Signature(element(form))),
+                "taken": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        """The queue is Amaranth's own."""
+        m = Module()
+        m.submodules.queue = queue = fifo.SyncFIFOBuffered(width=self.form.width + 1, depth=max(self.depth, 2))
+        m.d.comb += [
+            queue.w_data.eq(self.payload.as_value()),
+            queue.w_en.eq(self.write),
+            self.o.payload.as_value().eq(queue.r_data),
+            self.o.valid.eq(queue.r_rdy),
+            queue.r_en.eq(self.o.ready),
+            self.taken.eq(self.o.valid & self.o.ready),
+        ]
+        return m

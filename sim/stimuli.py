@@ -1,0 +1,113 @@
+"""What a simulation feeds a network with, what it records, and the back-pressure it applies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hwrnn.errors import UsageError
+from hwrnn.rtl.network import Network
+
+__all__ = ["STALLS", "Recording", "Stall", "Stimulus", "stall_named", "stimulus"]
+
+_PERIOD = 4096  # of a stall's pattern, in cycles
+
+
+@dataclass(frozen=True)
+class Stall:
+    """When a port's partner is willing.
+
+    Attributes:
+        pattern: uint8 (cycles,), repeated: in a cycle of 1 the partner asserts its valid (input) or ready (output). A valid
+            once asserted stays until the transfer, whatever the pattern says.
+        waits: whether the partner asserts only after it has seen the other side's signal in the cycle before: a ready
+            that waits for valid (output), a valid that waits for ready (input).
+    """
+
+    pattern: np.ndarray
+    waits: bool = False
+
+
+#: Names of the stalls that every engine must survive.
+STALLS = ("always", "random", "bursts", "waits")
+
+
+def stall_named(kind: str, seed: int = 0) -> Stall:
+    """A stall by name: always willing, random, in bursts, or waiting for the other side.
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    rng = np.random.default_rng([seed, 0x57A11])
+    if kind in ("always", "waits"):
+        return Stall(np.ones(1, np.uint8), kind == "waits")
+    if kind == "random":
+        return Stall((rng.random(_PERIOD) < 0.5).astype(np.uint8))
+    if kind == "bursts":
+        lengths = rng.integers(1, 24, _PERIOD)
+        flags = np.arange(_PERIOD) % 2
+        return Stall(np.repeat(flags, lengths)[:_PERIOD].astype(np.uint8))
+    raise UsageError(f"Stall must be one of {', '.join(STALLS)}, not {kind!r}")
+
+
+@dataclass(frozen=True)
+class Stimulus:
+    """The elements of all sequences, one after another, as they enter the input port.
+
+    Attributes:
+        data: int64 (elements,) raw input elements.
+        last: uint8 (elements,): 1 on the last element of a sequence.
+        outputs: elements expected at the output port.
+        steps: time steps in all.
+        input, output: the stalls of both ports.
+        limit: cycles after which the run is given up.
+    """
+
+    data: np.ndarray
+    last: np.ndarray
+    outputs: int
+    steps: int
+    input: Stall
+    output: Stall
+    limit: int
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a run recorded.
+
+    Attributes:
+        outputs, last, output_cycles: int64 (n,): every element transferred at the output, its ``last``, and the cycle of its
+            transfer. Cycles count from 0, the first after reset.
+        input_cycles: int64 (m,): the cycle of each input element's transfer.
+        cycles: cycles run.
+        probes: by ``(layer, value)``: the int64 values in order and the cycle in which each appeared; empty if not probed.
+        seconds: wall time of the run itself, without building.
+    """
+
+    outputs: np.ndarray
+    last: np.ndarray
+    output_cycles: np.ndarray
+    input_cycles: np.ndarray
+    cycles: int
+    probes: Mapping[tuple[int, str], tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def stimulus(
+    network: Network, x: np.ndarray, lengths: np.ndarray, input: str = "always", output: str = "always", seed: int = 0
+) -> Stimulus:
+    """The stimulus of raw inputs ``x`` (N, T, inputs) with lengths (N,)."""
+    valid = np.arange(x.shape[1]) < lengths[:, None]
+    data = np.asarray(x[valid], np.int64).reshape(-1)
+    last = np.zeros((len(lengths), x.shape[1], x.shape[2]), np.uint8)
+    last[np.arange(len(lengths)), lengths - 1, -1] = 1
+    steps = int(lengths.sum())
+    vectors = steps if network.model.every_step else len(lengths)
+    outputs = vectors * network.outputs_per_vector
+    # Half the cycles stall at either port, or the other side's signal must come first; 16 times covers all of it.
+    limit = 16 * (steps * (network.cycles_per_step + network.model.inputs) + outputs + 4 * network.latency) + 4096
+    return Stimulus(data, last[valid].reshape(-1), outputs, steps, stall_named(input, seed),
+                    stall_named(output, seed + 1), limit)  # fmt: skip
