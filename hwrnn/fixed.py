@@ -4,8 +4,8 @@ A stored value is an integer ``raw`` with a :class:`Format`; it means ``raw * 2*
 exact: it carries its raw value, its fraction bits and the interval ``[lo, hi]`` that the raw value can take,
 so that sums and products know their width. The only lossy step is :meth:`Number.to`.
 
-What a raw value *is* decides the consumer: an integer array here (:class:`Fixed`, the golden model), a signal in
-``hwrnn.rtl.numbers``, a graph value in ``hwrnn.onnx_io``. They differ in a handful of primitives and share
+What a raw value *is* decides the consumer: an integer array here (:class:`Fixed`, the golden model), a signal
+in ``hwrnn.rtl.numbers``, a graph value in ``hwrnn.onnx_io``. They differ in a handful of primitives and share
 the arithmetic below.
 """
 
@@ -19,9 +19,20 @@ from typing import Any, Self
 
 import numpy as np
 
-__all__ = ["EXACT_FLOAT", "Fixed", "Format", "Number", "bits_for", "integers", "point_of", "signed_powers"]
+__all__ = [
+    "EXACT_FLOAT",
+    "Fixed",
+    "Format",
+    "Number",
+    "bits_for",
+    "integers",
+    "point_of",
+    "round_half_up",
+    "signed_powers",
+]
 
-#: Integers below this bound are exact in float64, whose matrix products are far faster than those of integers.
+#: Integers below this bound are exact in float64, whose matrix products are far faster than those of
+#: integers.
 EXACT_FLOAT = 2**53
 
 
@@ -32,6 +43,12 @@ def bits_for(lo: int, hi: int) -> tuple[int, bool]:
     return magnitude + signed, signed
 
 
+def round_half_up(x: np.ndarray) -> np.ndarray:
+    """``floor(x + 1/2)`` of float64 values (any shape), exactly: the float sum rounds up just below a half."""
+    low = np.floor(x)
+    return np.asarray(low + (x - low >= 0.5))
+
+
 @dataclass(frozen=True)
 class Format:
     """A fixed-point format: ``width`` bits in all, ``frac`` of them behind the binary point.
@@ -39,7 +56,7 @@ class Format:
     ``frac`` may be negative or exceed ``width``: it is only a scale.
 
     Raises:
-        ValueError: a width below 1 (below 2 where signed) or above 64.
+        ValueError: a width below 1 (below 2 where signed) or above 128.
     """
 
     width: int
@@ -49,9 +66,9 @@ class Format:
     def __post_init__(self) -> None:
         if not (isinstance(self.width, int) and isinstance(self.frac, int)):
             raise ValueError(f"Format width and frac must be integers, not {self.width!r} and {self.frac!r}")
-        if not 1 + self.signed <= self.width <= 64:
+        if not 1 + self.signed <= self.width <= 128:
             least = 1 + self.signed
-            raise ValueError(f"Format width must be between {least} and 64, not {self.width!r}")
+            raise ValueError(f"Format width must be between {least} and 128, not {self.width!r}")
 
     @property
     def lo(self) -> int:
@@ -88,9 +105,16 @@ class Format:
         return f"ap_{'' if self.signed else 'u'}fixed<{self.width},{self.width - self.frac},AP_RND,AP_SAT>"
 
     def quantize(self, x: Any) -> np.ndarray:
-        """Round half up and saturate values ``x`` (any shape) to raw int64 values of the same shape."""
-        scaled = np.floor(np.asarray(x, np.float64) * 2.0**self.frac + 0.5)
-        return np.clip(scaled, self.lo, self.hi).astype(np.int64)
+        """Round half up and saturate values ``x`` (any shape, no NaN) to raw values of the same shape.
+
+        Raw values are int64, or Python integers in an object array where the format is too wide for int64.
+        """
+        rounded = np.clip(round_half_up(np.asarray(x, np.float64) * 2.0**self.frac), self.lo, self.hi)
+        if self.hi < EXACT_FLOAT:
+            return rounded.astype(np.int64)
+        # The bounds themselves are not exact in float64 here, so saturate once more as integers.
+        raw = [min(max(int(value), self.lo), self.hi) for value in rounded.ravel()]
+        return np.array(raw, np.int64 if self.hi < 2**63 else object).reshape(rounded.shape)
 
     def dequantize(self, raw: Any) -> np.ndarray:
         """The float64 values of raw integers (exact for widths up to 53)."""
@@ -98,10 +122,13 @@ class Format:
 
     @classmethod
     def to_hold(cls, lo: float, hi: float, width: int) -> Format:
-        """The finest format of ``width`` bits that holds ``[lo, hi]``, to half a least significant bit at the top.
+        """The finest format of ``width`` bits that holds ``[lo, hi]``, to half a least significant bit at
+        both ends.
+
+        It is signed where ``lo < 0``. A range below ``2**-40`` counts as one of ``2**-40``.
 
         Raises:
-            ValueError: a bound that is not finite, or ``lo > hi``.
+            ValueError: a bound that is not finite, ``lo > hi``, or a width that no format has.
         """
         if not (math.isfinite(lo) and math.isfinite(hi) and lo <= hi):
             raise ValueError(f"Range must be finite and ordered, not [{lo!r}, {hi!r}]")
@@ -136,7 +163,8 @@ class Number:
             raise ValueError(f"Interval must be ordered, not [{lo}, {hi}]")
         self.raw, self.frac, self.lo, self.hi = raw, frac, lo, hi
 
-    # -- primitives of a carrier -----------------------------------------------------------------------------------
+    # -- primitives of a carrier
+    # -----------------------------------------------------------------------------------
     def _make(self, raw: Any, frac: int, lo: int, hi: int) -> Self:
         return type(self)(raw, frac, lo, hi)
 
@@ -171,7 +199,8 @@ class Number:
         """Called where a value has been rounded: hardware may end a pipeline stage here."""
         return self
 
-    # -- the arithmetic, once --------------------------------------------------------------------------------------
+    # -- the arithmetic, once
+    # --------------------------------------------------------------------------------------
     @property
     def format(self) -> Format:
         """The narrowest format that holds the interval."""
@@ -179,7 +208,11 @@ class Number:
         return Format(max(width, 1 + signed), self.frac, signed)
 
     def aligned(self, frac: int) -> Self:
-        """The same value with ``frac`` fraction bits, not fewer than it has."""
+        """The same value with ``frac`` fraction bits.
+
+        Raises:
+            ValueError: fewer fraction bits than the number has.
+        """
         n = frac - self.frac
         if n < 0:
             raise ValueError(f"Fraction bits must be at least {self.frac}, not {frac!r}")
@@ -196,7 +229,8 @@ class Number:
         if isinstance(other, type(self)):
             return other
         if isinstance(other, Number):
-            raise TypeError(f"Operands must be of one carrier, not {type(self).__name__} and {type(other).__name__}")
+            kinds = f"{type(self).__name__} and {type(other).__name__}"
+            raise TypeError(f"Operands must be of one carrier, not {kinds}")
         value = Fraction(other)
         return self._constant(value.numerator, point_of(value))
 
@@ -242,8 +276,14 @@ class Number:
         return (self + self._constant(1 << (n - 1), self.frac)).floored(frac)
 
     def floored(self, frac: int) -> Self:
-        """Drop fraction bits towards minus infinity until ``frac`` are left."""
+        """Drop fraction bits towards minus infinity until ``frac`` are left.
+
+        Raises:
+            ValueError: more fraction bits than the number has.
+        """
         n = self.frac - frac
+        if n < 0:
+            raise ValueError(f"Fraction bits must be at most {self.frac}, not {frac!r}")
         return self._make(self._floor(n), frac, self.lo >> n, self.hi >> n)
 
     def saturated(self, format: Format) -> Self:
@@ -260,28 +300,26 @@ class Number:
         if clip is not None:  # one line between two bounds needs no comparison with knots
             slope, intercept, bounds = clip
             line = self._line(slope, intercept)
-            # The bounds must be exact on the line's grid; a coarse grid (frac < 0) may need refining for them.
+            # The bounds must be exact on the line's grid; a coarse grid (frac < 0) may need refining for
+            # them.
             line = line.aligned(max([line.frac, *(point_of(b) for b in bounds if b)]))
             scale = Fraction(2) ** line.frac
-            low = line.lo if bounds[0] is None else int(bounds[0] * scale)
-            high = line.hi if bounds[1] is None else int(bounds[1] * scale)
-            return line.clipped(min(low, high), max(low, high))
+            low = None if bounds[0] is None else int(bounds[0] * scale)
+            high = None if bounds[1] is None else int(bounds[1] * scale)
+            # An absent bound must not clip, also where the whole interval lies beyond the other one.
+            least = min(line.lo, line.hi if high is None else high) if low is None else low
+            return line.clipped(least, max(line.hi, least) if high is None else high)
         table = function.at_fraction(self.frac)
         lo, hi = table.interval(self.lo, self.hi)
         raw = self._piecewise(table.knots, table.slopes, table.intercepts, max(-lo, hi))
         return self._make(raw, table.frac, lo, hi)
 
     def _line(self, slope: Fraction, intercept: Fraction) -> Self:
-        terms = signed_powers(slope)
-        value: Self | None = None
-        for sign, shift in terms:
-            part = self.scaled(shift)
-            if value is None:
-                value = part if sign > 0 else 0 - part
-            else:
-                value = value + part if sign > 0 else value - part
-        if value is None:
-            raise ValueError("Slope of a clipped line must not be zero")
+        """``slope * value + intercept`` for a positive slope, whose first signed power is positive too."""
+        (_, shift), *rest = signed_powers(slope)
+        value = self.scaled(shift)
+        for sign, shift in rest:
+            value = value + self.scaled(shift) if sign > 0 else value - self.scaled(shift)
         return value + intercept if intercept else value
 
 
@@ -298,7 +336,8 @@ def point_of(value: Fraction) -> int:
 
 
 def signed_powers(value: Fraction) -> tuple[tuple[int, int], ...]:
-    """``value`` as the fewest signed powers of two (non-adjacent form): ``(sign, shift)`` for ``sign * 2**-shift``.
+    """``value`` as the fewest signed powers of two (non-adjacent form): ``(sign, shift)`` for ``sign *
+    2**-shift``.
 
     Raises:
         ValueError: a value whose denominator is not a power of two.
@@ -318,8 +357,8 @@ def signed_powers(value: Fraction) -> tuple[tuple[int, int], ...]:
 class Fixed(Number):
     """The exact number on numpy arrays: the golden model's carrier.
 
-    The raw integers sit in a float64 array as long as the interval stays below 2**53, and in an array of Python
-    integers beyond, so no width ever overflows.
+    The raw integers sit in a float64 array as long as the interval stays below 2**53, and in an array of
+    Python integers beyond, so no width ever overflows.
     """
 
     __slots__ = ()
@@ -329,9 +368,11 @@ class Fixed(Number):
         """Raw integers (any shape) of a stored value.
 
         Raises:
-            ValueError: a raw value outside the format.
+            ValueError: a raw value outside the format, or one that is not whole.
         """
         array = np.asarray(raw)
+        if array.dtype.kind == "f" and not np.array_equal(array, np.floor(array)):
+            raise ValueError("Raw values must be whole numbers, not fractions")
         if array.size and (array.min() < format.lo or array.max() > format.hi):
             raise ValueError(f"Raw values must lie in [{format.lo}, {format.hi}] for {format}")
         wide = max(-format.lo, format.hi) >= EXACT_FLOAT
@@ -339,7 +380,7 @@ class Fixed(Number):
 
     @property
     def value(self) -> np.ndarray:
-        """The float64 values."""
+        """The float64 values, of the shape of ``raw`` (exact for intervals below 2**53)."""
         return self.raw.astype(np.float64) * 2.0**-self.frac
 
     def _pair(self, other: Fixed, bound: int) -> tuple[np.ndarray, np.ndarray]:
@@ -373,15 +414,18 @@ class Fixed(Number):
     def _floor(self, n: int) -> np.ndarray:
         if self.raw.dtype == object:
             return np.asarray(self.raw >> n)
-        return np.asarray(np.floor(self.raw * 2.0**-n))
+        scaled = np.asarray(self.raw * 2.0**-n)
+        return np.floor(scaled, out=scaled)
 
     def _clip(self, lo: int, hi: int) -> np.ndarray:
-        return np.asarray(np.minimum(np.maximum(self.raw, lo), hi))
+        clipped = np.asarray(np.maximum(self.raw, lo))
+        return np.minimum(clipped, hi, out=clipped)
 
     def _piecewise(
         self, knots: Sequence[int], slopes: Sequence[int], intercepts: Sequence[int], bound: int
     ) -> np.ndarray:
-        wide = bound >= EXACT_FLOAT or self.raw.dtype == object
+        # The product alone may be larger than the sum whose bound is given.
+        wide = bound + max(abs(b) for b in intercepts) >= EXACT_FLOAT or self.raw.dtype == object
         dtype = object if wide else np.float64
         raw = integers(self.raw) if wide else self.raw
         piece = np.searchsorted(np.array(knots, dtype), raw, side="right")
