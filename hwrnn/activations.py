@@ -1,9 +1,9 @@
 """Nonlinearities: piecewise-linear functions that cost shifts and adds, and the smooth ones they stand for.
 
-A hardware nonlinearity is one object, :class:`PiecewiseLinear`: knots, slopes that are sums of at most two signed
-powers of two, and intercepts. Its float value and derivative, its exact integer form (used by the golden model,
-the gates and the ONNX graph alike) and its certificate all follow from that description. Adding one is one entry
-in :data:`NONLINEARITIES`.
+A hardware nonlinearity is one object, :class:`PiecewiseLinear`: knots, slopes that are sums of at most two
+signed powers of two, and intercepts. Its float value and derivative, its exact integer form (used by the
+golden model, the gates and the ONNX graph alike) and its certificate all follow from that description. Adding
+one is one entry in :data:`NONLINEARITIES`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,18 @@ import numpy as np
 
 from hwrnn.fixed import Fixed, Format, point_of, signed_powers
 
-__all__ = ["NONLINEARITIES", "Certificate", "Nonlinearity", "PiecewiseLinear", "Smooth", "certify", "nonlinearity"]
+__all__ = [
+    "NONLINEARITIES",
+    "PARAMETRIC",
+    "Certificate",
+    "Nonlinearity",
+    "PiecewiseLinear",
+    "Smooth",
+    "Table",
+    "certify",
+    "fitted",
+    "nonlinearity",
+]
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,10 @@ class Nonlinearity:
         raise NotImplementedError
 
 
+#: ``(slope, intercept, (low, high))`` of one rising line between two bounds, None where it has no such bound.
+ClippedLine = tuple[Fraction, Fraction, tuple[Fraction | None, Fraction | None]]
+
+
 @dataclass(frozen=True)
 class Table:
     """A piecewise-linear function on integers: ``(slopes[k] * raw + intercepts[k]) * 2**-frac``."""
@@ -76,7 +91,8 @@ class PiecewiseLinear(Nonlinearity):
     """``slopes[k] * x + intercepts[k]``, where ``k`` counts the knots that are ``<= x``.
 
     Raises:
-        ValueError: knots that do not ascend, or a number of slopes or intercepts that is not one more than theirs.
+        ValueError: knots that do not ascend, or a number of slopes or intercepts that is not one more than
+            theirs.
     """
 
     knots: tuple[Fraction, ...]
@@ -92,7 +108,8 @@ class PiecewiseLinear(Nonlinearity):
     @cached_property
     def shift_only(self) -> bool:
         """Whether hardware can compute it with shifts and one adder: dyadic, slopes of at most two terms."""
-        # A clipped line never compares with its knots, so they may be any fraction there (8/3 for 3x/16 + 1/2).
+        # A clipped line never compares with its knots, so they may be any fraction there (8/3 for 3x/16 +
+        # 1/2).
         knots = () if self.as_clip() is not None else self.knots
         try:
             for value in (*knots, *self.intercepts):
@@ -115,13 +132,14 @@ class PiecewiseLinear(Nonlinearity):
         return np.asarray(_floats(self.slopes, x)[np.searchsorted(_floats(self.knots, x), x, side="right")])
 
     def in_hardware(self, output: Format) -> PiecewiseLinear:
-        if self.shift_only:
-            return self
-        return fitted(self.name, 8, 2, max(output.frac, 4))
+        return self if self.shift_only else _fit_for(self.name, 8, 2, output)
 
-    @lru_cache(maxsize=None)  # noqa: B019 - the catalogue's objects live as long as the program
-    def as_clip(self) -> tuple[Fraction, Fraction, tuple[Fraction | None, Fraction | None]] | None:
-        """``(slope, intercept, (low, high))`` where the function is one rising line between two bounds, else None."""
+    def as_clip(self) -> ClippedLine | None:
+        """The function as one rising line between two bounds, or None where it is more than that."""
+        return self._as_clip
+
+    @cached_property
+    def _as_clip(self) -> ClippedLine | None:
         sloped = [k for k, s in enumerate(self.slopes) if s]
         if len(sloped) != 1 or self.slopes[sloped[0]] < 0 or len(self.slopes) > 3:
             return None
@@ -135,13 +153,21 @@ class PiecewiseLinear(Nonlinearity):
         meets_high = high is None or slope * self.knots[k] + intercept == high
         return (slope, intercept, (low, high)) if meets_low and meets_high else None
 
-    @lru_cache(maxsize=None)  # noqa: B019
     def at_fraction(self, frac: int) -> Table:
-        """The function on integers with ``frac`` fraction bits, exactly.
+        """The function on integers with ``frac`` fraction bits, exactly; knots may be any fraction.
 
         Raises:
-            ValueError: a slope, knot or intercept that is not a multiple of a power of two.
+            ValueError: a slope or intercept that is not a multiple of a power of two.
         """
+        if frac not in self._tables:
+            self._tables[frac] = self._at_fraction(frac)
+        return self._tables[frac]
+
+    @cached_property
+    def _tables(self) -> dict[int, Table]:
+        return {}
+
+    def _at_fraction(self, frac: int) -> Table:
         scale = max(point_of(s) for s in self.slopes)
         out = max(frac + scale, *(point_of(b) for b in self.intercepts))
         return Table(
@@ -173,23 +199,41 @@ class Smooth(Nonlinearity):
         return np.asarray(self.slope_from_value(self.function(x)))
 
     def in_hardware(self, output: Format) -> PiecewiseLinear:
-        return fitted(self.name, 8, 2, max(output.frac, 4))
+        return _fit_for(self.name, 8, 2, output)
 
 
 @dataclass(frozen=True)
 class Fitted(PiecewiseLinear):
-    """A fitted function remembers its request, so that hardware can refit it at the format it is rounded to."""
+    """A fitted function remembers its request, so that hardware can refit it at the format it is rounded to.
+
+    Attributes:
+        segments, terms: see :func:`fitted`.
+        fits: the catalogue's name of the function it was fitted to; empty where it stands for that function.
+    """
 
     segments: int = 4
     terms: int = 2
+    fits: str = ""
 
     def in_hardware(self, output: Format) -> PiecewiseLinear:
-        return fitted(str(self.stands_for), self.segments, self.terms, max(output.frac, 4))
+        return _fit_for(self.fits or str(self.stands_for), self.segments, self.terms, output)
+
+
+def _fit_for(function: str, segments: int, terms: int, output: Format) -> PiecewiseLinear:
+    """The fit for results of a format; finer than 2**-24 or coarser than 2**-4 it changes no more."""
+    return fitted(function, segments, terms, min(max(output.frac, 4), 24))
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """The error of an approximation: maximum and mean, in the value and in least significant bits of the output."""
+    """The error of an approximation against a smooth function.
+
+    Attributes:
+        function, stands_for: names of the approximation and of the smooth function.
+        maximum, mean: of the absolute error.
+        at: the input with the largest error.
+        maximum_lsb, mean_lsb: in least significant bits of the output; None without an output format.
+    """
 
     function: str
     stands_for: str
@@ -212,7 +256,7 @@ def certify(
         ValueError: a function that stands for none, or only one of the formats given.
     """
     if function.stands_for is None:
-        raise ValueError(f"Nonlinearity must stand for a smooth function to have a certificate, not {function.name!r}")
+        raise ValueError(f"Nonlinearity must stand for a smooth function, not for itself as {function.name!r} does")
     if (source is None) != (output is None):
         raise ValueError("Formats must be given for both input and output, or for none")
     if source is None or output is None:
@@ -252,21 +296,23 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 def _leaky(shift: int) -> PiecewiseLinear:
     if not 1 <= shift <= 15:
         raise ValueError(f"Leaky slope must be 2**-K with K between 1 and 15, not K = {shift!r}")
-    return PiecewiseLinear(f"leaky_relu:{shift}", None, (Fraction(0),), (Fraction(1, 1 << shift), Fraction(1)),
-                           (Fraction(0), Fraction(0)))  # fmt: skip
+    zero, slopes = Fraction(0), (Fraction(1, 1 << shift), Fraction(1))
+    return PiecewiseLinear(f"leaky_relu:{shift}", None, (zero,), slopes, (zero, zero))
 
 
+@lru_cache(maxsize=256)
 def clip(bound: float) -> PiecewiseLinear:
     """The identity between ``-bound`` and ``bound``, constant outside: a clipped cell state.
 
     Raises:
-        ValueError: a bound that is not positive.
+        ValueError: a bound that is not a positive multiple of 1/256 up to 65536. Hardware compares with it
+            exactly, and the fraction bits of, say, 1.3 would make that comparison 50 bits wider.
     """
-    edge = Fraction(bound)
-    if edge <= 0:
-        raise ValueError(f"Clip must be positive, not {bound!r}")
-    zero = Fraction(0)
-    return PiecewiseLinear(f"clip:{bound:g}", None, (-edge, edge), (zero, Fraction(1), zero), (-edge, zero, edge))
+    if not (0 < bound <= 65536 and bound * 256 == int(bound * 256)):
+        raise ValueError(f"Clip must be a positive multiple of 1/256 up to 65536, not {bound!r}")
+    edge, zero = Fraction(bound), Fraction(0)
+    slopes, intercepts = (zero, Fraction(1), zero), (-edge, zero, edge)
+    return PiecewiseLinear(f"clip:{bound:.15g}", None, (-edge, edge), slopes, intercepts)
 
 
 @lru_cache(maxsize=256)
@@ -281,10 +327,12 @@ def fitted(function: str, segments: int, terms: int = 2, frac: int = 12) -> Piec
     """
     from hwrnn.fitting import fit
 
-    knots, slopes, intercepts = fit(nonlinearity(function), segments, terms, frac)
-    kind = function if function == "tanh" else "sigmoid"
-    suffix = f":{segments}" if terms == 2 else f":{segments}:{terms}"
-    return Fitted(f"pwl_{kind}{suffix}", kind, knots, slopes, intercepts, segments, terms)
+    target = nonlinearity(function)
+    knots, slopes, intercepts = fit(target, segments, terms, frac)
+    name = target.name  # a reference form is refitted by its own name
+    if isinstance(target, Smooth):  # sigmoid and tanh have names for their fits
+        name = f"pwl_{name}:{segments}" + ("" if terms == 2 else f":{terms}")
+    return Fitted(name, target.stands_for, knots, slopes, intercepts, segments, terms, target.name)
 
 
 #: The catalogue: a name without parameters and its one description.
@@ -302,6 +350,8 @@ NONLINEARITIES: dict[str, Nonlinearity] = {
         _pwl("hard_sigmoid_1_5", "sigmoid", "-5/2 5/2", "0 1/5 0", "0 1/2 1"),
         _pwl("hard_sigmoid_1_6", "sigmoid", "-3 3", "0 1/6 0", "0 1/2 1"),
         # PLAN: H. Amin, K. M. Curtis, B. R. Hayes-Gill, IEE Proc. Circuits Devices Syst. 144 (1997) 313-317.
+        # It jumps by 1/256 at 19/8. The paper works on |x|; here the piece above a knot holds at the knot
+        # itself, so at -19/8 alone the value is 1/256 below the paper's.
         _pwl("plan_sigmoid", "sigmoid", "-5 -19/8 -1 1 19/8 5", "0 1/32 1/8 1/4 1/8 1/32 0",
              "0 5/32 3/8 1/2 5/8 27/32 1"),
         _pwl("plan_tanh", "tanh", "-5/2 -19/16 -1/2 1/2 19/16 5/2", "0 1/8 1/2 1 1/2 1/8 0",
@@ -336,10 +386,11 @@ def nonlinearity(name: str) -> Nonlinearity:
     try:
         parameters = [float(g) if base == "clip" else int(g) for g in given] or list(default)
         return make(*parameters)
-    except (TypeError, OverflowError) as error:
+    except TypeError as error:
         raise ValueError(f"Nonlinearity {base} must have fewer parameters, not {name!r}") from error
     except ValueError as error:
         text = str(error)
         if "invalid literal" in text or "could not convert" in text:
-            raise ValueError(f"Nonlinearity {base} must have whole parameters, not {name!r}") from error
+            kind = "a number" if base == "clip" else "whole numbers"
+            raise ValueError(f"Nonlinearity {base} must have {kind} after the colon, not {name!r}") from error
         raise
