@@ -1,9 +1,10 @@
 """Fit a piecewise-linear function with shift-and-add slopes to the sigmoid or the tanh, at the target format.
 
 The method: for a given error bound each segment is extended as far as any allowed slope can carry it, which
-uses the fewest segments for that bound; bisection over the bound then gives the smallest bound that ``segments``
-segments reach. The bound is checked on every point of a grid *after* rounding the result to the target's fraction
-bits, so where rounding dominates the fit knows it. The negative half follows from the function's point symmetry.
+uses the fewest segments for that bound; bisection over the bound then gives the smallest bound that
+``segments`` segments reach. The bound is checked on every point of a grid *after* rounding the result to the
+target's fraction bits, so where rounding dominates the fit knows it. The negative half follows from the
+function's point symmetry.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ _EXTRA = 4  # fraction bits of an intercept beyond the result's
 
 
 def slopes_of(terms: int, deepest: int = 8) -> list[Fraction]:
-    """The allowed positive slopes: ``2**-a``, and with two terms ``2**-a + 2**-b`` and ``2**-a - 2**-b`` too."""
+    """The allowed positive slopes: ``2**-a``, and with two terms ``2**-a + 2**-b`` and their differences too."""
     powers = [Fraction(1, 1 << k) for k in range(deepest + 1)]
     slopes = set(powers)
     if terms == 2:
-        slopes |= {a + b for a in powers for b in powers if a > b} | {a - b for a in powers for b in powers if a > b}
+        slopes |= {s for a in powers for b in powers if a > b for s in (a + b, a - b)}
     return sorted(s for s in slopes if 0 < s <= Fraction(5, 4))
 
 
@@ -42,15 +43,15 @@ def fit(function: Any, segments: int, terms: int, frac: int) -> tuple[tuple[Frac
     Raises:
         ValueError: an argument outside its range.
     """
-    for name, value, low, high in (("Segments", segments, 2, 16), ("Terms", terms, 1, 2), ("frac", frac, 2, 24)):
-        if not (isinstance(value, int) and low <= value <= high):
-            raise ValueError(f"{name} must be a whole number between {low} and {high}, not {value!r}")
+    limits = (("Segments", segments, 2, 16), ("Terms", terms, 1, 2), ("Fraction bits", frac, 2, 24))
+    for name, value, least, most in limits:
+        if not (isinstance(value, int) and least <= value <= most):
+            raise ValueError(f"{name} of a fit must be a whole number between {least} and {most}, not {value!r}")
     x = np.arange(0, (_REACH << _GRID) + 1) / 2**_GRID
     y = np.asarray(function.value(x), np.float64)
-    centre = round(2 * float(function.value(np.zeros(1))[0]))  # f(x) + f(-x): 1 for the sigmoid, 0 for the tanh
+    centre = round(2 * float(function.value(np.zeros(1))[0]))  # f(x) + f(-x): 1 for a sigmoid, 0 for a tanh
     slopes = slopes_of(terms)
-    low: float = 2.0 ** -(frac + 1)
-    high = 0.5
+    low, high = math.ldexp(1.0, -(frac + 1)), 0.5
     best = None
     for _ in range(24):
         bound = math.sqrt(low * high)
@@ -69,15 +70,18 @@ def fit(function: Any, segments: int, terms: int, frac: int) -> tuple[tuple[Frac
 def _cover(
     x: np.ndarray, y: np.ndarray, slopes: list[Fraction], bound: float, frac: int, segments: int
 ) -> list[tuple[Fraction, Fraction, Fraction]] | None:
-    """``(start, slope, intercept)`` of at most ``segments`` segments that keep the error within ``bound``, or None."""
+    """``(start, slope, intercept)`` of at most ``segments`` segments within the error ``bound``, or None."""
     step = 2.0**-frac
     slack = 2.0 ** -(frac + _EXTRA + 2)
-    # Rounded values within the bound, as an interval of exact values (half up on this side, half down on the mirror).
+    # Rounded values within the bound, as an interval of exact values (half up on this side, half down on the
+    # mirror).
     least = np.ceil((y - bound) / step - 1e-9) * step - step / 2 + slack
     most = np.floor((y + bound) / step + 1e-9) * step + step / 2 - slack
-    # The last segment is constant, from as early as the bound allows; it need not be the function's own limit.
+    # The last segment is constant, from as early as the bound allows; it need not be the function's own
+    # limit.
     floor, ceiling = np.maximum.accumulate(least[::-1])[::-1], np.minimum.accumulate(most[::-1])[::-1]
-    constants = [_coarsest(float(lo), float(hi), frac) if lo <= hi else None for lo, hi in zip(floor, ceiling, strict=True)]
+    both = zip(floor.tolist(), ceiling.tolist(), strict=True)
+    constants = [_coarsest(lo, hi, frac) if lo <= hi else None for lo, hi in both]
     saturated = next((k for k, c in enumerate(constants) if c is not None), len(x) - 1)
     limit = constants[saturated]
     if limit is None:
@@ -118,7 +122,9 @@ def _coarsest(lo: float, hi: float, frac: int) -> Fraction | None:
     return None
 
 
-def _mirror(pieces: list[tuple[Fraction, Fraction, Fraction]], centre: int) -> tuple[tuple[Fraction, ...], ...]:
+def _mirror(
+    pieces: list[tuple[Fraction, Fraction, Fraction]], centre: int
+) -> tuple[tuple[Fraction, ...], ...]:
     """Both halves: f(-x) = centre - f(x); the two innermost pieces join where they are one line."""
     right = [(slope, intercept) for _, slope, intercept in pieces]
     left = [(slope, centre - intercept) for slope, intercept in reversed(right)]
@@ -129,4 +135,4 @@ def _mirror(pieces: list[tuple[Fraction, Fraction, Fraction]], centre: int) -> t
     else:
         knots.append(Fraction(0))
     lines = left + right
-    return (*([tuple(knots + starts)]), tuple(s for s, _ in lines), tuple(b for _, b in lines))
+    return tuple(knots + starts), tuple(s for s, _ in lines), tuple(b for _, b in lines)
