@@ -1,13 +1,13 @@
 """The recurrent cells, each written once.
 
-A cell says which rows of weights a unit has (*gates*: the operands that each reads), and how the pre-activations
-and the old state make the new one (*combine*). The lines of ``combine`` work on any number: float arrays predict,
-symbols record the computation for training, exact integers are the golden model, hardware values become gates,
-graph values become ONNX nodes.
+A cell says which rows of weights a unit has (*gates*: the operands that each reads), and how the
+pre-activations and the old state make the new one (*combine*). The lines of ``combine`` work on any number:
+float arrays predict, symbols record the computation for training, exact integers are the golden model,
+hardware values become gates, graph values become ONNX nodes.
 
-Inside ``combine``, ``a.NAME`` is the pre-activation of a gate and ``s`` the unit's values: reading ``s.NAME`` gives
-the value stored last (before the first assignment, the old state's), assigning stores, which is where fixed point
-rounds. So a line such as ``s.c = s.f * s.c + s.i * s.g`` reads as in the textbook.
+Inside ``combine``, ``a.NAME`` is the pre-activation of a gate and ``s`` the unit's values: reading ``s.NAME``
+gives the value stored last (before the first assignment, the old state's), assigning stores, which is where
+fixed point rounds. So a line such as ``s.c = s.f * s.c + s.i * s.g`` reads as in the textbook.
 
 A new cell is one class with the :func:`catalogued` decorator; nothing else changes.
 """
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from hwrnn.activations import NONLINEARITIES, Nonlinearity, nonlinearity
+from hwrnn.activations import clip as clip_at
 
 __all__ = ["CELLS", "Cell", "Phase", "Values", "cell_named"]
 
@@ -29,8 +30,8 @@ class Phase:
 
     Attributes:
         combine: the cell's method that follows the product.
-        gates: the gates of this phase in the order of their rows, each with the operands it reads, in order: ``x`` is
-            the layer's input, any other name a stored value of all units.
+        gates: the gates of this phase in the order of their rows, each with the operands it reads, in order:
+            ``x`` is the layer's input, any other name a stored value of all units.
     """
 
     combine: str
@@ -83,7 +84,7 @@ class Cell:
 
     name: ClassVar[str]
     phases: ClassVar[tuple[Phase, ...]]
-    states: ClassVar[tuple[str, ...]] = ("h",)  # what one time step hands to the next; the first is the output
+    states: ClassVar[tuple[str, ...]] = ("h",)  # what one time step hands to the next
     output: ClassVar[str] = "h"
     bias: ClassVar[Mapping[str, float]] = {}  # initial biases that are not zero
     default_sigma: ClassVar[str] = "hard_sigmoid"
@@ -106,7 +107,7 @@ class Cell:
 
     def clipped(self, state: Any) -> Any:
         """The cell state between ``-clip`` and ``clip``, where the cell was given a clip."""
-        return state if self.clip is None else nonlinearity(f"clip:{self.clip:g}")(state)
+        return state if self.clip is None else clip_at(self.clip)(state)
 
     def run(self, product: Callable[[Phase, Values], Mapping[str, Any]], s: Values) -> Values:
         """One time step on any kind of number.
@@ -148,7 +149,7 @@ def cell_named(
     if clip is not None and "c" not in cls.states:
         raise ValueError(f"Cell clip must be given to a cell with a cell state, not to {name!r}")
     if clip is not None:
-        nonlinearity(f"clip:{clip:g}")
+        clip_at(clip)
     return cls(nonlinearity(sigma or cls.default_sigma), nonlinearity(phi or cls.default_phi), clip)
 
 
@@ -165,7 +166,7 @@ class RNN(Cell):
 
 @catalogued("lstm")
 class LSTM(Cell):
-    """S. Hochreiter, J. Schmidhuber, Neural Computation 9 (1997); forget gate: F. Gers et al., ibid. 12 (2000)."""
+    """S. Hochreiter, J. Schmidhuber, Neural Computation 9 (1997); forget gate: F. Gers et al., 12 (2000)."""
 
     phases = (phase("combine", i="x h", f="x h", o="x h", g="x h"),)
     states = ("h", "c")
@@ -201,7 +202,10 @@ class GRU(Cell):
 
 @catalogued("gru-reset-before")
 class GRUResetBefore(Cell):
-    """K. Cho et al., EMNLP 2014, with the reset before the product: ONNX's default (``linear_before_reset=0``)."""
+    """K. Cho et al., EMNLP 2014, with the reset before the product.
+
+    ONNX calls it ``linear_before_reset=0``, its default.
+    """
 
     phases = (phase("reset", r="x h", z="x h"), phase("candidate", n="x p"))
 
@@ -219,7 +223,10 @@ class GRUResetBefore(Cell):
 
 @catalogued("ligru")
 class LiGRU(Cell):
-    """The light GRU without a reset gate. M. Ravanelli et al., IEEE Trans. Emerg. Topics Comput. Intell. 2 (2018)."""
+    """The light GRU, without a reset gate.
+
+    M. Ravanelli et al., IEEE Trans. Emerg. Topics Comput. Intell. 2 (2018) 92-102.
+    """
 
     phases = (phase("combine", z="x h", n="x h"),)
     default_phi = "relu1"
