@@ -1,9 +1,9 @@
 """The computation of a cell as straight-line code, recorded once.
 
-Symbols flow through the cell's lines and record them. The result, a :class:`Trace`, is a list of operations in
-order, each naming the operations it reads: a shape that other code can print (numpy for training) or analyse
-(which nonlinearity reads a pre-activation, which values survive a phase). It says nothing of time, batches or
-matrices; those belong to the reader.
+Symbols flow through the cell's lines and record them. The result, a :class:`Trace`, is a list of operations
+in order, each naming the operations it reads: a shape that other code can print (numpy for training) or
+analyse (which nonlinearity reads a pre-activation, which values survive a phase). It says nothing of time,
+batches or matrices; those belong to the reader.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Operation:
     """One operation of a trace.
 
     Attributes:
-        kind: ``gate`` (a pre-activation), ``old`` (an old state), ``constant``, ``add``, ``sub``, ``mul``, ``apply`` (a
-            nonlinearity) or ``store`` (a named value is stored: fixed point rounds here).
+        kind: ``gate`` (a pre-activation), ``old`` (an old state), ``constant``, ``add``, ``sub``, ``mul``,
+            ``apply`` (a nonlinearity) or ``store`` (a named value is stored: fixed point rounds here).
         args: indices of the operations read.
         name: of a ``gate``, ``old`` or ``store``.
         function: of an ``apply``.
@@ -64,7 +64,8 @@ class Trace:
     def crossing(self, phase: int) -> tuple[str, ...]:
         """Stored values of earlier phases that a phase's lines read, in order of storing."""
         read = {arg for op in self.operations if op.phase == phase for arg in op.args}
-        return tuple(name for name, k in self.stores.items() if k in read and self.operations[k].phase < phase)
+        earlier = (name for name, k in self.stores.items() if self.operations[k].phase < phase)
+        return tuple(name for name in earlier if self.stores[name] in read)
 
     def olds_of(self, phase: int) -> tuple[str, ...]:
         """Old states that a phase's lines read."""
@@ -144,7 +145,8 @@ def trace(cell: Cell) -> Trace:
     """Record a cell's time step.
 
     Raises:
-        ValueError: a cell that stores a value twice in a step, or does not store one of its states or its output.
+        ValueError: a cell that stores a value twice in a step, or does not store one of its states or its
+            output.
     """
     recorder = _Recorder()
     olds = {name: recorder.emit("old", name=name) for name in cell.states}
