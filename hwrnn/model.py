@@ -14,7 +14,8 @@ from hwrnn.errors import UsageError
 
 __all__ = ["Layer", "Model", "build_model", "check_input", "standardised"]
 
-#: Called with a value's name and its array (N, units) of one time step, for the first ``n`` sequences still running.
+#: Called with a value's name and its array (N, units) of one time step, for the first ``n`` sequences still
+#: running.
 Recorder = Callable[[str, np.ndarray, int], None]
 
 
@@ -26,8 +27,9 @@ class Layer:
         cell: the cell with its nonlinearities.
         inputs: features of an input vector.
         units: hidden units (outputs of a dense layer).
-        parameters: ``"K.NAME"`` for phase K: the matrix of operand NAME, shape (rows * units, size of the operand), rows in
-            the order of ``phase.rows(NAME)``, gate by gate; and ``"K.b"``, the biases, shape (gates * units,).
+        parameters: ``"K.NAME"`` for phase K: the matrix of operand NAME, shape (rows * units, size of the
+            operand), rows in the order of ``phase.rows(NAME)``, gate by gate; and ``"K.b"``, the biases,
+            shape (gates * units,).
     """
 
     cell: Cell
@@ -121,8 +123,10 @@ class Model:
         head: a dense layer behind the last one, or None (then the output is the last layer's state).
         every_step: whether there is an output at every step, or only for the last of a sequence.
         task: ``classification`` or ``regression``.
-        input_mean, input_scale: per-channel standardisation of the input, ``(x - mean) * scale``, float32 (inputs,).
-        output_mean, output_scale: what turns an output into target units, ``y * scale + mean``, float32 (outputs,).
+        input_mean, input_scale: per-channel standardisation of the input, ``(x - mean) * scale``, float32
+            (inputs,).
+        output_mean, output_scale: what turns an output into target units, ``y * scale + mean``, float32
+            (outputs,).
         facts: what is known of the training, as plain JSON values.
     """
 
@@ -152,11 +156,12 @@ class Model:
         return self.stack[-1].units
 
     def standardised(self, x: np.ndarray) -> np.ndarray:
-        """Inputs (N, T, inputs) as the first layer sees them, in float32 as the hardware's host computes them."""
+        """Inputs (N, T, inputs) as the first layer sees them, float32 as the hardware's host computes them."""
         return standardised(x, self.input_mean, self.input_scale)
 
     def predict(self, x: Any, lengths: Any = None) -> np.ndarray:
-        """Scores or values, (N, outputs) or with ``every_step`` (N, T, outputs), for ``x`` (N, T, inputs) float.
+        """Scores or values, (N, outputs) or with ``every_step`` (N, T, outputs), for ``x`` (N, T, inputs)
+        float.
 
         Raises:
             UsageError: a wrong shape, NaN or infinite values, or lengths outside 1..T.
@@ -165,7 +170,10 @@ class Model:
         return self.forward(self.standardised(x), lengths) * self.output_scale + self.output_mean
 
     def forward(
-        self, x: np.ndarray, lengths: np.ndarray, record: Callable[[int, str, np.ndarray, int], None] | None = None
+        self,
+        x: np.ndarray,
+        lengths: np.ndarray,
+        record: Callable[[int, str, np.ndarray, int], None] | None = None,
     ) -> np.ndarray:
         """The raw outputs for standardised inputs; ``record`` also gets each layer's index, first of all."""
         for k, layer in enumerate(self.layers):
@@ -183,7 +191,7 @@ class Model:
 
 
 def standardised(x: Any, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """``(x - mean) * scale`` per channel (last axis), every step in float32: float and fixed model must agree on it."""
+    """``(x - mean) * scale`` per channel (last axis), each operation in float32: float and fixed model share it."""
     return np.asarray((np.asarray(x, np.float32) - mean) * scale, np.float32)
 
 
@@ -198,16 +206,16 @@ def check_input(x: Any, lengths: Any, inputs: int) -> tuple[np.ndarray, np.ndarr
     except (TypeError, ValueError) as error:
         raise UsageError("Input must be an array of numbers of shape (sequences, steps, features)") from error
     if x.ndim != 3 or 0 in x.shape:
-        raise UsageError(f"Input must have shape (sequences, steps, features), none of them 0, not {x.shape!r}")
+        raise UsageError(f"Input must have shape (sequences, steps, features), none 0, not {x.shape!r}")
     if x.shape[2] != inputs:
         raise UsageError(f"Input must have {inputs} features as the model does, not {x.shape[2]}")
     if not np.isfinite(x).all():
         raise UsageError("Input must be finite: remove or fill the NaN and infinite values")
     steps = np.full(len(x), x.shape[1]) if lengths is None else np.asarray(lengths)
     if steps.shape != (len(x),) or steps.dtype.kind not in "iu":
-        raise UsageError(f"Lengths must be {len(x)} whole numbers, one for each sequence, not shape {steps.shape!r}")
+        raise UsageError(f"Lengths must be {len(x)} whole numbers, one for each sequence")
     if steps.min() < 1 or steps.max() > x.shape[1]:
-        raise UsageError(f"Lengths must be between 1 and {x.shape[1]}, not {int(steps.min())} to {int(steps.max())}")
+        raise UsageError(f"Lengths must be between 1 and {x.shape[1]}, not {steps.min()} to {steps.max()}")
     return x, steps.astype(np.int64)
 
 
@@ -234,18 +242,20 @@ def build_model(
         cell: a name of ``hwrnn.cells.CELLS``.
         hidden: units of every layer, or a sequence with one number for each.
         layers: recurrent layers.
-        activation, gate: nonlinearities of the state and of the gates by name; the cell's defaults where None.
+        activation, gate: nonlinearities of the state and of the gates by name; the cell's defaults where
+            None.
         cell_clip: bound of an LSTM's cell state.
         every_step: whether the head reads every step or the last one.
         task: ``classification`` or ``regression``.
-        init: of the recurrent matrices: ``orthogonal`` (Saxe et al. 2014), ``identity`` (Le et al. 2015) or ``glorot``
-            (Glorot and Bengio 2010); input matrices are always Glorot's.
+        init: of the recurrent matrices: ``orthogonal`` (Saxe et al. 2014), ``identity`` (Le et al. 2015) or
+            ``glorot`` (Glorot and Bengio 2010); input matrices are always Glorot's.
         seed: of the random generator.
 
     Raises:
         UsageError: an argument outside its range, or an unknown name.
     """
-    for name, value in (("Inputs", inputs), ("Outputs", 1 if outputs is None else outputs), ("Layers", layers)):
+    head_size = 1 if outputs is None else outputs
+    for name, value in (("Inputs", inputs), ("Outputs", head_size), ("Layers", layers)):
         if not isinstance(value, (int, np.integer)) or value < 1:
             raise UsageError(f"{name} must be a whole number of at least 1, not {value!r}")
     sizes = list(hidden) if isinstance(hidden, Sequence) else [hidden] * layers
