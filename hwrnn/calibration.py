@@ -20,7 +20,7 @@ _SAMPLES = 1 << 16  # of one value, for the search
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What calibration saw of one value: its extremes, a sample of it (float64, flat), and its mean square."""
+    """What calibration saw of one value: extremes, a sample (float64, flat), and the mean square."""
 
     lo: float
     hi: float
@@ -70,9 +70,9 @@ def calibrate(model: Model, split: Any) -> Calibration:
 def _summary(key: tuple[int, str], parts: list[np.ndarray]) -> Seen:
     values = np.concatenate(parts)
     if not np.isfinite(values).all():
-        raise UsageError(f"Model must stay finite on the data, but value {key[1]!r} of layer {key[0]} does not")
+        raise UsageError(f"Model must stay finite on the data, but {key[1]!r} of layer {key[0]} does not")
     sample = values
-    if len(values) > _SAMPLES:  # at random: an even stride that shares a factor with the units would see only some of them
+    if len(values) > _SAMPLES:  # at random: a stride that shares a factor with the units would miss some of them
         sample = values[np.random.default_rng(0).integers(0, len(values), _SAMPLES)]
     sample = sample.astype(np.float64)
     return Seen(float(values.min()), float(values.max()), sample, float(np.mean(sample * sample)))
@@ -81,7 +81,8 @@ def _summary(key: tuple[int, str], parts: list[np.ndarray]) -> Seen:
 def format_for(seen: Seen, width: int, method: str = "mse") -> Format:
     """A format of ``width`` bits for a value: ``max`` holds all that was seen, ``mse`` may saturate outliers.
 
-    It always holds zero. A value that stayed at zero on the data says nothing of its range, and gets ``[0, 1]``.
+    It always holds zero. A value that stayed at zero on the data says nothing of its range, and gets ``[0,
+    1]``.
     """
     lo, hi = min(seen.lo, 0.0), max(seen.hi, 0.0)
     if max(-lo, hi) < 2.0**-20:
@@ -98,10 +99,13 @@ def format_for(seen: Seen, width: int, method: str = "mse") -> Format:
 
 
 def fine_format(seen: Seen, frac: int, margin: float = 2.0) -> Format:
-    """A format with ``frac`` fraction bits, as wide as ``margin`` times what was seen needs, at most 48 bits."""
+    """A format with ``frac`` fraction bits that holds ``margin`` times what was seen, of at most 48 bits."""
     lo, hi = margin * min(seen.lo, 0.0), margin * max(seen.hi, 0.0)
     signed = lo < 0
     width = 1 + signed
-    while width < 48 and (Format(width, frac, signed).max < hi - 2.0**-frac or Format(width, frac, signed).min > lo):
+    while width < 48:
+        form = Format(width, frac, signed)
+        if form.min <= lo and hi <= form.max + form.step:
+            break
         width += 1
     return Format(width, frac, signed)
