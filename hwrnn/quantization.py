@@ -75,7 +75,8 @@ class QuantizedLayer:
     def accumulators(self) -> Mapping[str, tuple[int, int]]:
         """The interval of each gate's accumulator over all units, from its actual weights and biases.
 
-        Every operand's format holds zero, so each term's interval does, and every partial sum that starts at the
+        Every operand's format holds zero, so each term's interval does, and every partial sum that starts at
+        the
         bias lies inside too: an accumulator of this interval cannot overflow.
         """
         bounds = {}
@@ -177,12 +178,13 @@ def quantize(
         dataset: its training part calibrates the ranges.
         bits: of weights, activations and hidden state; the cell state gets four more.
         weight_bits, activation_bits, state_bits, cell_bits: override ``bits`` for one kind of value.
-        method: ``mse`` searches the power-of-two range that loses least on the data, ``max`` holds every value seen.
+        method: ``mse`` searches the power-of-two range that loses least on the data, ``max`` holds every
+            value seen.
         finetune: epochs of quantization-aware training with the formats frozen; ``training`` goes to it.
 
     Raises:
-        UsageError: a width out of range, an unknown method, options of training without epochs of it, a model that is
-            quantized already, or data that do not fit the model.
+        UsageError: a width out of range, an unknown method, options of training without epochs of it, a model
+            that is quantized already, or data that do not fit the model.
     """
     widths = Widths.of(
         bits, weights=weight_bits, activations=activation_bits, state=state_bits, cell=cell_bits
@@ -192,7 +194,8 @@ def quantize(
     if not isinstance(finetune, (int, np.integer)) or finetune < 0:
         raise UsageError(f"Fine-tuning epochs must be a whole number of at least 0, not {finetune!r}")
     if training and not finetune:
-        raise UsageError(f"Options of training must come with fine-tuning epochs, not alone: {', '.join(training)}")
+        names = ", ".join(training)
+        raise UsageError(f"Options of training must come with fine-tuning epochs, not without: {names}")
     if isinstance(model, QuantizedModel):
         raise UsageError("Model must be a float model, not a quantized one")
     seen = calibrate(model, dataset.train)
@@ -200,7 +203,9 @@ def quantize(
     if finetune:
         from hwrnn import training as trainer
 
-        model = trainer.finetune(with_hardware_functions(model, formats), dataset, formats, finetune, **training)
+        hardware = with_hardware_functions(model, formats)
+        tuned = trainer.finetune(hardware, dataset, formats, finetune, **training)
+        return freeze(tuned, formats, widths, seen)
     return freeze(model, formats, widths, seen)
 
 
@@ -212,8 +217,9 @@ def with_hardware_functions(model: Model, formats: Sequence[LayerFormats]) -> Mo
 
 
 def hardware_cell(cell: Cell, formats: LayerFormats) -> Cell:
-    """The cell with its nonlinearities as shifts and adds, each fitted at the finest format that stores its result."""
-    lines, finest = trace(cell), {}
+    """The cell with its nonlinearities as shifts and adds, each fitted at the finest format of its results."""
+    lines = trace(cell)
+    finest: dict[str, Format] = {}
     for name, at in lines.stores.items():
         for k in lines.operations[at].args:
             function = lines.operations[k].function
@@ -239,7 +245,8 @@ def freeze(
             gate: round_half_up(layer.block(gate, "b").astype(np.float64) * 2.0**frac).astype(np.int64)
             for gate, frac in f.bias_frac.items()
         }
-        stack.append(QuantizedLayer(hardware_cell(layer.cell, f), layer.inputs, layer.units, weights, biases, f))
+        cell = hardware_cell(layer.cell, f)
+        stack.append(QuantizedLayer(cell, layer.inputs, layer.units, weights, biases, f))
     n = len(model.layers)
     quantized = QuantizedModel(
         tuple(stack[:n]), stack[n] if model.head is not None else None, model.every_step, model.task,

@@ -1,0 +1,207 @@
+"""The choice of formats: how many bits of which weight each value of a network gets.
+
+A person chooses the widths (:class:`Widths`); the fraction bits come from calibration, and those of weights
+from the weights themselves and from where the products of a row must meet.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+
+from hwrnn.activations import Nonlinearity
+from hwrnn.calibration import Calibration, Seen, fine_format, format_for
+from hwrnn.errors import UsageError
+from hwrnn.fixed import Format
+from hwrnn.model import Layer, Model
+from hwrnn.trace import trace
+
+__all__ = ["LayerFormats", "Widths", "choose_formats"]
+
+_PORT = 16  # bits of the narrowest multiplier's port (iCE40): a shift must not push an operand beyond it
+_LARGEST_SHIFT = 6  # of an operand before the multiplier
+
+
+@dataclass(frozen=True)
+class Widths:
+    """The number of bits of every kind of stored value.
+
+    Attributes:
+        weights: of the matrices.
+        activations: of the input, the gates and what else enters a multiplier.
+        state: of the hidden state.
+        cell: of a cell state, which needs integer bits.
+        output: of a dense head's scores.
+    """
+
+    weights: int
+    activations: int
+    state: int
+    cell: int
+    output: int = 16
+
+    @classmethod
+    def of(cls, bits: int, **chosen: int | None) -> Widths:
+        """All from one number: the cell state gets four bits more; ``chosen`` overrides where not None.
+
+        Raises:
+            UsageError: a width outside 2 to 32 (36 for the cell state).
+        """
+        given = {"bits": bits, **{name: value for name, value in chosen.items() if value is not None}}
+        for name, value in given.items():
+            most = 36 if name == "cell" else 32
+            if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not 2 <= value <= most:
+                what = "Bits" if name == "bits" else f"Bits of {name}"
+                raise UsageError(f"{what} must be a whole number between 2 and {most}, not {value!r}")
+        n = int(given.pop("bits"))
+        widths = {"weights": n, "activations": n, "state": n, "cell": n + 4, "output": max(16, n)}
+        return cls(**(widths | {name: int(value) for name, value in given.items()}))
+
+
+@dataclass(frozen=True)
+class LayerFormats:
+    """Every format of a layer.
+
+    Attributes:
+        values: of ``x``, of each stored value by name, and of each pre-activation as ``a.GATE``.
+        weights: of each gate's block of each operand, by ``(gate, operand)``.
+        bias_frac: fraction bits of each gate's accumulator, at which its bias stands.
+        shifts: by how many bits each operand of each phase is shifted left before it enters the multiplier,
+            by ``(phase, operand)``, so that the products of all operands of a row meet at one fraction.
+    """
+
+    values: Mapping[str, Format]
+    weights: Mapping[tuple[str, str], Format]
+    bias_frac: Mapping[str, int]
+    shifts: Mapping[tuple[int, str], int]
+
+
+def choose_formats(
+    model: Model, seen: Calibration, widths: Widths, method: str = "mse"
+) -> list[LayerFormats]:
+    """The formats of every layer of the stack, from the input on."""
+    formats: list[LayerFormats] = []
+    for index, layer in enumerate(model.stack):
+        if index == 0:
+            source = format_for(seen[0, "x"], widths.activations, method)
+        else:
+            source = formats[-1].values[model.stack[index - 1].cell.output]
+        values = _value_formats(layer, index, seen, widths, method, source)
+        formats.append(_weight_formats(layer, values, widths, index, seen, method))
+    return formats
+
+
+def _value_formats(
+    layer: Layer, index: int, seen: Calibration, widths: Widths, method: str, source: Format
+) -> dict[str, Format]:
+    cell, values = layer.cell, {"x": source}
+    lines = trace(cell)
+    for name in lines.stores:
+        width = widths.activations
+        if not cell.states:
+            width = widths.output
+        elif name == cell.output:
+            width = widths.state
+        elif name in cell.states:
+            width = widths.cell
+        values[name] = format_for(seen[index, name], width, method)
+    for gate, at in lines.gates.items():
+        range_ = seen[index, f"a.{gate}"]
+        readers = [lines.operations[k] for k in lines.readers(at)]
+        function = readers[0].function if len(readers) == 1 and readers[0].kind == "apply" else None
+        if function is not None:
+            after = [lines.operations[k] for k in lines.readers(lines.readers(at)[0])]
+            if len(after) == 1 and after[0].kind == "store":
+                values[f"a.{gate}"] = _before(function, values[after[0].name], range_)
+                continue
+        if any(op.kind == "mul" for op in readers):
+            values[f"a.{gate}"] = format_for(range_, widths.activations + 2, method)
+        else:
+            finest = max(values[name].frac for name in lines.stores)
+            values[f"a.{gate}"] = fine_format(range_, finest + 1)
+    return values
+
+
+def _before(function: Nonlinearity, output: Format, range_: Seen) -> Format:
+    """The format of a pre-activation that a nonlinearity reads: as wide as it takes to lose next to nothing.
+
+    Its step is at most half the one that moves the output by one step, and it ends where the function is flat
+    or its result saturates, or at twice the largest value seen.
+    """
+    hardware = function.in_hardware(output)
+    frac = output.frac + math.ceil(math.log2(max(abs(s) for s in hardware.slopes))) + 1
+    ends = []
+    for side, limit in ((0, output.min - output.step), (-1, output.max + output.step)):
+        slope, intercept, flat = hardware.slopes[side], hardware.intercepts[side], hardware.flat_beyond[side]
+        ends.append((limit - float(intercept)) / float(slope) if flat is None else flat)
+    lo, hi = max(2 * range_.lo, ends[0]), min(2 * range_.hi, ends[1])
+    return fine_format(replace(range_, lo=min(lo, hi, 0.0), hi=max(lo, hi, 2.0**-frac)), frac, margin=1.0)
+
+
+def _weight_formats(
+    layer: Layer, values: Mapping[str, Format], widths: Widths, index: int, seen: Calibration, method: str
+) -> LayerFormats:
+    """Formats of the weights, such that the products of a row meet at one fraction.
+
+    Each block has a finest fraction of its own; where two blocks of a row would not meet, one of them loses
+    fraction bits, or the other's operand is shifted. All shifts are tried, and the least error in the sums
+    wins.
+    """
+    weights: dict[tuple[str, str], Format] = {}
+    bias_frac: dict[str, int] = {}
+    shifts: dict[tuple[int, str], int] = {}
+    for k, phase in enumerate(layer.cell.phases):
+        finest: dict[tuple[str, str], int] = {}
+        for gate, reads in phase.gates.items():
+            for operand in reads:
+                block = layer.block(gate, operand)
+                finest[gate, operand] = _weight_frac(block, widths.weights, method)
+        limit = {gate: _finest_sum(layer, gate, values[f"a.{gate}"], widths) for gate in phase.gates}
+        most = [max(0, min(_LARGEST_SHIFT, _PORT - values[o].width)) for o in phase.operands]
+        best: tuple[float, int] | None = None
+        for shift in product(*(range(n + 1) for n in most)):
+            if min(shift):
+                continue  # a shift that all operands share changes nothing
+            point = {o: values[o].frac + s for o, s in zip(phase.operands, shift, strict=True)}
+            meet = {
+                gate: min(limit[gate], *(finest[gate, o] + point[o] for o in reads))
+                for gate, reads in phase.gates.items()
+            }
+            made = {(g, o): Format(widths.weights, meet[g] - point[o]) for g, o in finest}
+            loss = sum(_loss(layer.block(g, o), form) * seen.power(index, o) for (g, o), form in made.items())
+            if best is None or (loss, sum(shift)) < best:
+                best = (loss, sum(shift))
+                weights.update(made)
+                bias_frac.update(meet)
+                shifts.update({(k, o): s for o, s in zip(phase.operands, shift, strict=True)})
+    return LayerFormats(dict(values), weights, bias_frac, shifts)
+
+
+def _finest_sum(layer: Layer, gate: str, output: Format, widths: Widths) -> int:
+    """The most fraction bits that a gate's accumulator may have.
+
+    Blocks of tiny weights (pruned, or decayed to nothing) would otherwise make it as fine as they are. Eight
+    bits beyond a product of weights as large as 1 lose nothing of the pre-activation; and a bias must fit
+    int64.
+    """
+    largest = float(np.abs(layer.block(gate, "b")).max())
+    return min(output.frac + widths.weights + 8, 61 - math.ceil(math.log2(max(largest, 1.0))))
+
+
+def _loss(w: np.ndarray, form: Format) -> float:
+    """The squared error of a block of weights in a format."""
+    error = form.dequantize(form.quantize(w)) - w
+    return float((error * error).sum())
+
+
+def _weight_frac(w: np.ndarray, width: int, method: str) -> int:
+    """The fraction bits that lose least on a block of weights."""
+    largest = float(np.abs(w).max())
+    holds = Format.to_hold(-largest if largest else -1.0, 0.0, width)
+    if method == "max":
+        return holds.frac
+    return min((Format(width, holds.frac + k) for k in range(3)), key=lambda form: _loss(w, form)).frac
