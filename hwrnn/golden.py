@@ -22,11 +22,12 @@ class GoldenResult:
     """What the golden model computed.
 
     Attributes:
-        output: raw int64, (N, outputs) or with ``every_step`` (N, T, outputs); zero beyond a sequence's length.
-        saturation: share of the stored values that saturated, by ``"LAYER.NAME"``. Of a pre-activation ``a.GATE`` it is
-            harmless where the format ends because the nonlinearity is flat beyond.
-        values: by ``(layer, name)``, raw int64 (N, T, units) of every stored value and pre-activation (of a head that reads
-            the last step only, T is 1); empty unless kept.
+        output: raw int64, (N, outputs) or with ``every_step`` (N, T, outputs); zero beyond a sequence's
+            length.
+        saturation: share of the stored values that saturated, by ``"LAYER.NAME"``. Of a pre-activation
+            ``a.GATE`` it is harmless where the format ends because the nonlinearity is flat beyond.
+        values: by ``(layer, name)``, raw int64 (N, T, units) of every stored value and pre-activation (of a
+            head that reads the last step only, T is 1); empty unless kept.
     """
 
     output: np.ndarray
@@ -41,19 +42,21 @@ def golden(model: QuantizedModel, x: np.ndarray, lengths: np.ndarray, keep: bool
         keep: whether to keep every stored value of every step.
 
     Raises:
-        UsageError: raw inputs that are not whole numbers of that shape and of the input's format, or lengths outside
-            1..T.
+        UsageError: raw inputs that are not whole numbers of that shape and of the input's format, or lengths
+            outside 1..T.
     """
     form = model.input_format
     x, lengths = np.asarray(x), np.asarray(lengths)
     if x.ndim != 3 or 0 in x.shape or x.shape[2] != model.inputs:
-        raise UsageError(f"Raw input must have shape (sequences, steps, {model.inputs}), none 0, not {x.shape!r}")
+        shape = f"(sequences, steps, {model.inputs})"
+        raise UsageError(f"Raw input must have shape {shape}, none 0, not {x.shape!r}")
     if x.dtype.kind not in "iu":
         raise UsageError(f"Raw input must be of an integer type, not {str(x.dtype)!r}")
     if lengths.shape != x.shape[:1] or lengths.dtype.kind not in "iu":
         raise UsageError(f"Lengths must be {len(x)} whole numbers, one for each sequence")
     if lengths.min() < 1 or lengths.max() > x.shape[1]:
-        raise UsageError(f"Lengths must be between 1 and {x.shape[1]}, not {lengths.min()} to {lengths.max()}")
+        given = f"{lengths.min()} to {lengths.max()}"
+        raise UsageError(f"Lengths must be between 1 and {x.shape[1]}, not {given}")
     if (x.min() < form.lo or x.max() > form.hi):
         raise UsageError(f"Raw input must lie between {form.lo} and {form.hi} for {form}")
     runs = [_Run(layer, k, keep) for k, layer in enumerate(model.stack)]
@@ -72,7 +75,9 @@ def golden(model: QuantizedModel, x: np.ndarray, lengths: np.ndarray, keep: bool
         parts.append(value)
     t = x.shape[1] if model.every_step else 1
     output = _scattered(parts, order, t)
-    saturation = {f"{r.index}.{name}": r.clipped[name] / max(r.stored[name], 1) for r in runs for name in r.stored}
+    saturation = {
+        f"{run.index}.{name}": run.clipped[name] / stored for run in runs for name, stored in run.stored.items()
+    }
     values = {}
     for run in runs:
         span = 1 if run.index == len(model.layers) and not model.every_step else x.shape[1]
@@ -81,7 +86,7 @@ def golden(model: QuantizedModel, x: np.ndarray, lengths: np.ndarray, keep: bool
 
 
 def _scattered(parts: list[np.ndarray], order: np.ndarray, steps: int) -> np.ndarray:
-    """Batches of sorted sequences, (n, t, units) each, back in the order of the data and padded to ``steps``."""
+    """Batches of sorted sequences, (n, t, units) each, back in the data's order and padded to ``steps``."""
     out = np.zeros((len(order), steps, parts[0].shape[2]), np.int64)
     start = 0
     for part in parts:
@@ -111,7 +116,8 @@ class _Run:
             for name in phase.operands:
                 rows = np.concatenate([layer.weights[gate, name] for gate in phase.rows(name)])
                 self.matrices[k, name] = rows.T.astype(self.carrier) * (1 << layer.formats.shifts[k, name])
-        self.zero = {name: Fixed.of(np.zeros((1, layer.units)), formats.values[name]) for name in layer.cell.states}
+        zero = np.zeros((1, layer.units))
+        self.zero = {name: Fixed.of(zero, layer.formats.values[name]) for name in layer.cell.states}
 
     def store(self, name: str, value: Fixed) -> Fixed:
         """Round and saturate a value to its format, counting what saturates."""
