@@ -49,6 +49,19 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink()
 
 
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Find out before long work whether its result could be written to ``path``; nothing is left behind.
+
+    Raises UsageError as ``atomic_path`` does.
+    """
+    with suppress(_Enough), atomic_path(path):
+        raise _Enough
+
+
+class _Enough(Exception):
+    """Leaves an atomic write without a result."""
+
+
 def atomic_write(path: str | os.PathLike[str], content: bytes | str) -> None:
     """Write ``content`` (text as UTF-8, line ends as given) to ``path``, whole or not at all.
 

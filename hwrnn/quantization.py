@@ -18,7 +18,7 @@ from hwrnn.cells import Cell
 from hwrnn.errors import UsageError
 from hwrnn.fixed import Format, round_half_up
 from hwrnn.formats import LayerFormats, Widths, choose_formats
-from hwrnn.model import Model, check_input, standardised
+from hwrnn.model import Layer, Model, check_input, standardised
 from hwrnn.trace import trace
 
 __all__ = [
@@ -146,6 +146,24 @@ class QuantizedModel:
     def dequantize_output(self, raw: np.ndarray) -> np.ndarray:
         """Scores or values in the target's units from raw outputs (..., outputs)."""
         return self.output_format.dequantize(raw) * self.output_scale + self.output_mean
+
+    def in_float(self) -> Model:
+        """The network of the integer weights in float arithmetic: what it computes if no value were ever rounded."""
+        stack = []
+        for layer in self.stack:
+            f, parameters = layer.formats, {}
+            for k, phase in enumerate(layer.cell.phases):
+                for operand in phase.operands:
+                    blocks = [f.weights[g, operand].dequantize(layer.weights[g, operand]) for g in phase.rows(operand)]
+                    parameters[f"{k}.{operand}"] = np.concatenate(blocks).astype(np.float32)
+                biases = [layer.biases[gate] * 2.0 ** -f.bias_frac[gate] for gate in phase.gates]
+                parameters[f"{k}.b"] = np.concatenate(biases).astype(np.float32)
+            stack.append(Layer(layer.cell, layer.inputs, layer.units, parameters))
+        n = len(self.layers)
+        return Model(
+            tuple(stack[:n]), stack[n] if self.head is not None else None, self.every_step, self.task,
+            self.input_mean, self.input_scale, self.output_mean, self.output_scale, dict(self.facts),
+        )  # fmt: skip
 
     def predict(self, x: Any, lengths: Any = None) -> np.ndarray:
         """The golden model's output for float data, shaped as ``Model.predict``'s.

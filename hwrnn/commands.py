@@ -1,0 +1,303 @@
+"""The verbs of the command line: each reads its options, calls the library, and prints a table or JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwrnn import report
+from hwrnn.data import Dataset, load_dataset
+from hwrnn.errors import UsageError
+from hwrnn.model import Model, build_model
+from hwrnn.quantization import QuantizedModel, quantize
+
+__all__ = [
+    "run_compare",
+    "run_demo",
+    "run_generate",
+    "run_inspect",
+    "run_quantize",
+    "run_simulate",
+    "run_train",
+]
+
+
+def dataset_of(given: Any) -> Dataset:
+    """The data set that the options name."""
+    more = {} if given.horizon is None else {"horizon": given.horizon}
+    return load_dataset(given.data, column=given.column, window=given.window, **more)
+
+
+def check_output(path: str) -> None:
+    """Refuse a file that cannot be written before the work, not after it.
+
+    Raises:
+        UsageError: a folder that does not exist or cannot be written.
+    """
+    from hwrnn.files import check_writable
+
+    check_writable(Path(path))
+
+
+def float_model(path: str) -> Model:
+    """A float model from a file.
+
+    Raises:
+        UsageError: a file that cannot be read, or a quantized model.
+    """
+    from hwrnn.onnx_io import load
+
+    model = load(path)
+    if not isinstance(model, Model):
+        raise UsageError(f"Model must be a float model, not the quantized one in {path!r}")
+    return model
+
+
+def quantized_model(path: str) -> QuantizedModel:
+    """A quantized model from a file.
+
+    Raises:
+        UsageError: a file that cannot be read, or a float model.
+    """
+    from hwrnn.onnx_io import load
+
+    model = load(path)
+    if not isinstance(model, QuantizedModel):
+        raise UsageError(f"Model must be quantized, not the float one in {path!r}: run hwrnn quantize first")
+    return model
+
+
+def check_fits(model: Model | QuantizedModel, data: Dataset) -> None:
+    """Raise UsageError where a model and a data set do not belong together."""
+    if (model.inputs, model.outputs) != (data.inputs, data.outputs):
+        raise UsageError(
+            f"Data must have {model.inputs} features and {model.outputs} outputs as the model does, "
+            f"not {data.inputs} and {data.outputs}"
+        )
+    if model.task != data.task or model.every_step != data.per_step:
+        raise UsageError(
+            f"Data must be for {model.task}{' of every step' * model.every_step} as the model is, "
+            f"not for {data.task}{' of every step' * data.per_step}"
+        )
+
+
+def run_train(given: Any) -> int:
+    """``hwrnn train``."""
+    from hwrnn.onnx_io import save
+    from hwrnn.training import train
+
+    data = dataset_of(given)
+    check_output(given.output)
+    hidden: Any = given.hidden
+    layers = given.layers if given.layers is not None else len(hidden)
+    if len(hidden) == 1:
+        hidden = hidden[0]
+    model = build_model(
+        data.inputs, data.outputs, cell=given.cell, hidden=hidden, layers=layers, activation=given.activation,
+        gate=given.gate, cell_clip=given.cell_clip, every_step=data.per_step, task=data.task, init=given.init,
+        seed=given.seed,
+    )  # fmt: skip
+    names = ("epochs", "batch", "rate", "noise", "validation", "patience", "checkpoint", "loss")
+    options = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
+    model = train(model, data, seed=given.seed, resume=given.resume, progress=report.Progress("train"), **options)
+    save(model, given.output)
+    metric, value = measured(model, data)
+    _, fitted = measured(model, data, on_train=True)
+    result = {
+        "model": given.output, "cell": given.cell, "hidden": given.hidden, "parameters": parameters_of(model),
+        "metric": metric, "train": fitted, "test": value if data.test is not None else None,
+    }  # fmt: skip
+    if given.json:
+        report.print_json(result)
+        return 0
+    rows = [
+        ["model", given.output],
+        ["network", f"{given.cell}({','.join(map(str, given.hidden))}), {data.inputs} inputs, {data.outputs} outputs"],
+        ["parameters", parameters_of(model)],
+        [f"{metric} on training data", report.metric_text(metric, fitted)],
+    ]
+    if data.test is not None:
+        rows.append([f"{metric} on test data", report.metric_text(metric, value)])
+    print(report.table(rows))
+    return 0
+
+
+def parameters_of(model: Model) -> int:
+    """The number of trained parameters."""
+    return sum(p.size for layer in model.stack for p in layer.parameters.values())
+
+
+def measured(model: Model | QuantizedModel, data: Dataset, on_train: bool = False) -> tuple[str, float]:
+    """The metric's name and value on the evaluation part (or the training part) of a data set."""
+    from hwrnn.training.metrics import evaluate
+
+    return evaluate(model, data.train if on_train else data.evaluation)
+
+
+def run_quantize(given: Any) -> int:
+    """``hwrnn quantize``."""
+    from hwrnn.onnx_io import save
+
+    model, data = float_model(given.model), dataset_of(given)
+    check_fits(model, data)
+    check_output(given.output)
+    more = {"progress": report.Progress("fine-tune")} if given.finetune else {}
+    result = quantize(
+        model, data, given.bits, weight_bits=given.weight_bits, activation_bits=given.activation_bits,
+        state_bits=given.state_bits, cell_bits=given.cell_bits, method=given.method, finetune=given.finetune, **more,
+    )  # fmt: skip
+    save(result, given.output)
+    metric, before = measured(model, data)
+    _, after = measured(result, data)
+    if given.json:
+        report.print_json(
+            {
+                "model": given.output, "metric": metric, "float": before, "fixed": after,
+                "widths": asdict(result.widths), "saturation": result.saturation,
+            }  # fmt: skip
+        )
+        return 0
+    print(report.table([["model", given.output], [f"{metric}, float", report.metric_text(metric, before)],
+                        [f"{metric}, fixed point", report.metric_text(metric, after)]]))  # fmt: skip
+    print()
+    print(formats_table(result))
+    return 0
+
+
+def formats_table(model: QuantizedModel) -> str:
+    """Every stored value with its format and how often calibration data saturated it."""
+    rows = []
+    for k, layer in enumerate(model.stack):
+        kind = "head" if k == len(model.layers) else f"layer {k}"
+        for name, form in layer.formats.values.items():
+            share = model.saturation.get(f"{k}.{name}")
+            rows.append([f"{kind} {name}", form, form.ap_fixed, report.percent(share, 2)])
+    return report.table(rows, ["value", "format", "in HLS notation", "saturated"])
+
+
+def run_compare(given: Any) -> int:
+    """``hwrnn compare``."""
+    model, data = float_model(given.model), dataset_of(given)
+    check_fits(model, data)
+    result = comparison(model, data, given.bits, given.method)
+    if given.json:
+        report.print_json(result)
+    else:
+        print(comparison_table(result))
+    return 0
+
+
+def comparison(model: Model, data: Dataset, bits: list[int], method: str = "mse", progress: Any = None) -> dict[str, Any]:
+    """Float and each number of bits: the golden model's metric, and what float arithmetic on rounded weights guesses."""
+    metric, value = measured(model, data)
+    rows: list[dict[str, Any]] = [{"kind": "float", "bits": None, "value": value}]
+    for k, b in enumerate(bits):
+        result = quantize(model, data, b, method=method)
+        rows.append(
+            {
+                "kind": "fixed", "bits": b, "value": measured(result, data)[1],
+                "float_simulation": measured(result.in_float(), data)[1],
+            }  # fmt: skip
+        )
+        if progress is not None:
+            progress(k + 1, len(bits), f"{b} bits")
+    return {"metric": metric, "rows": rows}
+
+
+def comparison_table(result: dict[str, Any]) -> str:
+    """A column for float and for each number of bits."""
+    metric, rows = result["metric"], result["rows"]
+    header = [metric, *("float" if row["bits"] is None else f"{row['bits']} bits" for row in rows)]
+    guess = ["float simulation (rounded weights only)", *(report.metric_text(metric, r.get("float_simulation", r["value"])) for r in rows)]
+    golden = ["hardware (golden model, bit for bit)"]
+    golden += ["-" if row["bits"] is None else report.metric_text(metric, row["value"]) for row in rows]
+    return report.table([guess, golden], header)
+
+
+def run_generate(given: Any) -> int:
+    """``hwrnn generate``."""
+    from hwrnn.rtl import generate
+
+    model = quantized_model(given.model)
+    more = {} if given.name is None else {"name": given.name}
+    manifest = generate(
+        model, given.output, lanes=given.lanes, argmax=given.argmax, target=given.target, **more
+    )
+    if given.json:
+        report.print_json(manifest)
+        return 0
+    print(generated_table(manifest, given.output))
+    return 0
+
+
+def generated_table(manifest: dict[str, Any], folder: str) -> str:
+    """What was generated, in a few rows."""
+    rows = [
+        ["folder", folder],
+        ["lanes asked, built", f"{manifest['lanes']['asked']}, {manifest['lanes']['built']}"],
+        ["cycles a time step", manifest["cycles_per_step"]["value"]],
+        ["latency in cycles", manifest["latency"]["value"]],
+        ["multipliers", manifest["multipliers"]],
+        ["memory bits", manifest["memory_bits"]],
+    ]
+    return report.table(rows)
+
+
+def run_simulate(given: Any) -> int:
+    """``hwrnn simulate``."""
+    from hwrnn.sim import simulate
+
+    model, data = quantized_model(given.model), dataset_of(given)
+    check_fits(model, data)
+    reference = model.in_float() if given.float is None else float_model(given.float)
+    part = data.evaluation
+    result = simulate(
+        model, part.x, part.lengths, y=part.y, float_model=reference, lanes=given.lanes, simulator=given.simulator,
+        argmax=given.argmax, count=given.count, input_stall=given.input_stall, output_stall=given.output_stall,
+        vcd=given.vcd, seed=given.seed, progress=report.Progress("simulate"),
+    )  # fmt: skip
+    if given.json:
+        report.print_json(result.to_json())
+    else:
+        print(result)
+    return 1 if result.mismatches else 0
+
+
+def run_inspect(given: Any) -> int:
+    """``hwrnn inspect``."""
+    from hwrnn.inspection import certificate_table, describe, description_table, looks_like_nonlinearity
+
+    if looks_like_nonlinearity(given.file):
+        result, text = certificate_table(given.file, given.bits)
+    else:
+        if given.bits is not None:
+            raise UsageError("Bits must be given with a nonlinearity, not with a model")
+        result = describe(given.file)
+        text = description_table(result)
+    if given.json:
+        report.print_json(result)
+    else:
+        print(text)
+    return 0
+
+
+def run_demo(given: Any) -> int:
+    """``hwrnn demo``."""
+    from hwrnn.demo import demo
+
+    result = demo(Path(given.out), quick=given.quick, seed=given.seed)
+    if given.json:
+        report.print_json(result.to_json())
+    else:
+        print(result)
+    return 1 if result.report.mismatches else 0
+
+
+def finite(value: Any) -> Any:
+    """Plain numbers for JSON: numpy scalars as Python's, values that are not finite as null."""
+    if isinstance(value, (np.floating, float)):
+        return float(value) if np.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value
