@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 
     train = verb("train", "train a recurrent network")
     _data(train)
-    train.add_argument("--cell", default="lstm", help="rnn, lstm, gru, gru-reset-before, ligru or mingru (default lstm)")
+    train.add_argument("--cell", default="lstm", help="rnn, lstm, gru, gru-reset-before, ligru, mingru")
     train.add_argument("--hidden", type=_wholes, default=[32], metavar="N[,N]", help="units of each layer (default 32)")
     train.add_argument("--layers", type=_whole, metavar="N", help="recurrent layers (default: as many as --hidden has)")
     train.add_argument("--activation", metavar="F", help="nonlinearity of the state (default: the cell's)")
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--validation", type=_number, metavar="V", help="share of the training data held out")
     train.add_argument("--patience", type=_whole, metavar="N", help="stop after N epochs without a better validation")
     train.add_argument("--checkpoint", metavar="FILE", help="write a checkpoint (.npz) after every epoch")
-    train.add_argument("--resume", action="store_true", help="go on from the checkpoint, to the same result bit for bit")
+    train.add_argument("--resume", action="store_true", help="go on from the checkpoint, bit for bit")
     train.add_argument("--seed", type=_whole, default=0, help="of the random generators (default 0)")
     train.add_argument("-o", "--output", required=True, metavar="FILE", help="the model, an ONNX file")
 
@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     quantize.add_argument("model", help="a float model of hwrnn")
     _data(quantize)
     _widths(quantize, 8)
-    quantize.add_argument("--finetune", type=_whole, default=0, metavar="N", help="epochs of quantization-aware training")
+    quantize.add_argument("--finetune", type=_whole, default=0, metavar="N", help="epochs of training in fixed point")
     quantize.add_argument("-o", "--output", required=True, metavar="FILE", help="the quantized model, an ONNX file")
 
     compare = verb("compare", "accuracy of float against fixed point, side by side")
@@ -137,7 +137,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _widths(parser: argparse.ArgumentParser, bits: int) -> None:
     group = parser.add_argument_group("widths")
-    group.add_argument("--bits", type=_whole, default=bits, metavar="B", help=f"of every kind of value (default {bits})")
+    group.add_argument(
+        "--bits", type=_whole, default=bits, metavar="B", help=f"of every kind of value (default {bits})"
+    )
     for kind in ("weight", "activation", "state", "cell"):
         group.add_argument(f"--{kind}-bits", type=_whole, metavar="B", help=f"of the {kind} values instead of --bits")
     group.add_argument("--method", default="mse", help="calibration: mse or max (default mse)")

@@ -6,8 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hwrnn import report
 from hwrnn.data import Dataset, load_dataset
 from hwrnn.errors import UsageError
@@ -153,17 +151,15 @@ def run_quantize(given: Any) -> int:
     metric, before = measured(model, data)
     _, after = measured(result, data)
     if given.json:
-        report.print_json(
-            {
-                "model": given.output, "metric": metric, "float": before, "fixed": after,
-                "widths": asdict(result.widths), "saturation": result.saturation,
-            }  # fmt: skip
-        )
+        facts = {"model": given.output, "metric": metric, "float": before, "fixed": after}
+        report.print_json(facts | {"widths": asdict(result.widths), "saturation": result.saturation})
         return 0
-    print(report.table([["model", given.output], [f"{metric}, float", report.metric_text(metric, before)],
-                        [f"{metric}, fixed point", report.metric_text(metric, after)]]))  # fmt: skip
-    print()
-    print(formats_table(result))
+    rows = [
+        ["model", given.output],
+        [f"{metric}, float", report.metric_text(metric, before)],
+        [f"{metric}, fixed point", report.metric_text(metric, after)],
+    ]
+    print(report.table(rows) + "\n\n" + formats_table(result))
     return 0
 
 
@@ -190,18 +186,16 @@ def run_compare(given: Any) -> int:
     return 0
 
 
-def comparison(model: Model, data: Dataset, bits: list[int], method: str = "mse", progress: Any = None) -> dict[str, Any]:
-    """Float and each number of bits: the golden model's metric, and what float arithmetic on rounded weights guesses."""
+def comparison(
+    model: Model, data: Dataset, bits: list[int], method: str = "mse", progress: Any = None
+) -> dict[str, Any]:
+    """Float and each number of bits: the golden model's metric, and what float arithmetic on rounded weights gives."""
     metric, value = measured(model, data)
     rows: list[dict[str, Any]] = [{"kind": "float", "bits": None, "value": value}]
     for k, b in enumerate(bits):
         result = quantize(model, data, b, method=method)
-        rows.append(
-            {
-                "kind": "fixed", "bits": b, "value": measured(result, data)[1],
-                "float_simulation": measured(result.in_float(), data)[1],
-            }  # fmt: skip
-        )
+        guess = measured(result.in_float(), data)[1]
+        rows.append({"kind": "fixed", "bits": b, "value": measured(result, data)[1], "float_simulation": guess})
         if progress is not None:
             progress(k + 1, len(bits), f"{b} bits")
     return {"metric": metric, "rows": rows}
@@ -211,9 +205,10 @@ def comparison_table(result: dict[str, Any]) -> str:
     """A column for float and for each number of bits."""
     metric, rows = result["metric"], result["rows"]
     header = [metric, *("float" if row["bits"] is None else f"{row['bits']} bits" for row in rows)]
-    guess = ["float simulation (rounded weights only)", *(report.metric_text(metric, r.get("float_simulation", r["value"])) for r in rows)]
-    golden = ["hardware (golden model, bit for bit)"]
-    golden += ["-" if row["bits"] is None else report.metric_text(metric, row["value"]) for row in rows]
+    guess, golden = ["float simulation (rounded weights only)"], ["hardware (golden model, bit for bit)"]
+    for row in rows:
+        guess.append(report.metric_text(metric, row.get("float_simulation", row["value"])))
+        golden.append("-" if row["bits"] is None else report.metric_text(metric, row["value"]))
     return report.table([guess, golden], header)
 
 
@@ -223,9 +218,7 @@ def run_generate(given: Any) -> int:
 
     model = quantized_model(given.model)
     more = {} if given.name is None else {"name": given.name}
-    manifest = generate(
-        model, given.output, lanes=given.lanes, argmax=given.argmax, target=given.target, **more
-    )
+    manifest = generate(model, given.output, lanes=given.lanes, argmax=given.argmax, target=given.target, **more)
     if given.json:
         report.print_json(manifest)
         return 0
@@ -294,10 +287,3 @@ def run_demo(given: Any) -> int:
     else:
         print(result)
     return 1 if result.report.mismatches else 0
-
-
-def finite(value: Any) -> Any:
-    """Plain numbers for JSON: numpy scalars as Python's, values that are not finite as null."""
-    if isinstance(value, (np.floating, float)):
-        return float(value) if np.isfinite(value) else None
-    return int(value) if isinstance(value, np.integer) else value

@@ -19,7 +19,8 @@ def table(rows: Iterable[Sequence[Any]], header: Sequence[str] | None = None) ->
     widths = [max(len(line[k]) for line in lines if k < len(line)) for k in range(max(map(len, lines)))]
     text = []
     for n, line in enumerate(lines):
-        cells = [cell.ljust(w) if k == 0 else cell.rjust(w) for k, (cell, w) in enumerate(zip(line, widths, strict=False))]
+        pairs = zip(line, widths, strict=False)
+        cells = [cell.rjust(w) if k else cell.ljust(w) for k, (cell, w) in enumerate(pairs)]
         text.append("  ".join(cells).rstrip())
         if header is not None and n == 0:
             text.append("  ".join("-" * w for w in widths))
@@ -55,8 +56,8 @@ def print_json(value: Any) -> None:
 class Progress:
     """Progress on standard error: a bar on a terminal, a line now and then elsewhere.
 
-    Call it with what is done, the total and a few words; it never prints more than ten times a second on a terminal, and
-    every ``every`` seconds elsewhere.
+    Call it with what is done, the total and a few words; it prints at most ten times a second on a terminal, and every
+    ``every`` seconds elsewhere.
     """
 
     def __init__(self, what: str, stream: TextIO | None = None, every: float = 5.0) -> None:
