@@ -1,0 +1,252 @@
+"""What ONNX cannot say of a model, as versioned JSON: cells, nonlinearities, formats, facts; and back, checked.
+
+Numbers that must come back exactly (knots, slopes, intercepts) are fractions as text, so that reading never fits
+anything again. Whatever is wrong with a description raises :class:`Damaged`; ``hwrnn.onnx_io`` adds the file's name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from hwrnn import __version__
+from hwrnn.activations import NONLINEARITIES, Fitted, Nonlinearity, PiecewiseLinear
+from hwrnn.cells import CELLS, Cell, Dense, cell_named
+from hwrnn.errors import UsageError
+from hwrnn.fixed import Format
+from hwrnn.formats import LayerFormats, Widths
+from hwrnn.model import Layer, Model
+from hwrnn.quantization import QuantizedLayer, QuantizedModel
+from hwrnn.trace import trace
+
+__all__ = ["FORMAT_VERSION", "Damaged", "described", "rebuilt"]
+
+FORMAT_VERSION = 1
+
+_LARGEST_SIZE = 1 << 24  # of a layer; beyond it a file is damaged rather than large
+_LARGEST_FRAC = 256
+_FRACTION = re.compile(r"-?[0-9]{1,40}(/[0-9]{1,40})?")
+_WIDTHS = tuple(f.name for f in fields(Widths))
+
+#: Gives a parameter by name, checked against its shape and the element kinds allowed (numpy's ``i`` or ``f``).
+Fetch = Callable[[str, tuple[int, ...], str], np.ndarray]
+
+
+class Damaged(ValueError):
+    """What a model file must hold and does not, as the end of a sentence that begins "Model file must ..."."""
+
+
+# -- writing -----------------------------------------------------------------------------------------------------------
+def described(model: Model | QuantizedModel) -> str:
+    """The description of a model as JSON, the same text for equal models.
+
+    Raises:
+        UsageError: facts that are no plain JSON values, or a cell that is not in the catalogue.
+    """
+    what: dict[str, Any] = {
+        "format": FORMAT_VERSION,
+        "hwrnn": __version__,
+        "kind": "quantized" if isinstance(model, QuantizedModel) else "float",
+        "task": model.task,
+        "every_step": bool(model.every_step),
+        "layers": [_layer(layer) for layer in model.layers],
+        "head": None if model.head is None else _layer(model.head),
+        "facts": model.facts,
+    }
+    if isinstance(model, QuantizedModel):
+        what["widths"] = asdict(model.widths)
+        what["saturation"] = model.saturation
+    try:
+        return json.dumps(what, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"Facts and saturation must be plain finite JSON values to be saved, but {error}") from error
+
+
+def _layer(layer: Layer | QuantizedLayer) -> dict[str, Any]:
+    cell = layer.cell
+    known = Dense if cell.name == Dense.name else CELLS.get(cell.name)
+    if type(cell) is not known:
+        raise UsageError(f"Cell must be in the catalogue to be saved, not {type(cell).__name__}")
+    what: dict[str, Any] = {
+        "cell": cell.name, "sigma": _function(cell.sigma), "phi": _function(cell.phi), "clip": cell.clip,
+        "inputs": int(layer.inputs), "units": int(layer.units),
+    }  # fmt: skip
+    if isinstance(layer, QuantizedLayer):
+        formats = layer.formats
+        what["values"] = {name: f.to_json() for name, f in formats.values.items()}
+        what["weights"] = {f"{gate}.{operand}": f.to_json() for (gate, operand), f in formats.weights.items()}
+        what["bias_frac"] = {gate: int(frac) for gate, frac in formats.bias_frac.items()}
+        what["shifts"] = {f"{k}.{operand}": int(shift) for (k, operand), shift in formats.shifts.items()}
+    return what
+
+
+def _function(function: Nonlinearity) -> dict[str, Any]:
+    what: dict[str, Any] = {"name": function.name, "stands_for": function.stands_for}
+    if isinstance(function, PiecewiseLinear):
+        for key in ("knots", "slopes", "intercepts"):
+            what[key] = [str(value) for value in getattr(function, key)]
+    if isinstance(function, Fitted):
+        what.update(fits=function.fits, segments=function.segments, terms=function.terms)
+    return what
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+def rebuilt(text: str, fetch: Fetch) -> Model | QuantizedModel:
+    """The model of a description and its parameters.
+
+    Raises:
+        Damaged: a description that no model has.
+    """
+    what = json.loads(text)
+    version = _get(what, "format", int)
+    if version != FORMAT_VERSION:
+        newer = ": install a newer hwrnn" if version > FORMAT_VERSION else ""
+        raise Damaged(f"have format {FORMAT_VERSION}, not {version}, written by hwrnn {what.get('hwrnn')}{newer}")
+    kind, task = _get(what, "kind", str), _get(what, "task", str)
+    if kind not in ("float", "quantized") or task not in ("classification", "regression"):
+        raise Damaged(f"describe a float or quantized model for classification or regression, not {kind!r}, {task!r}")
+    build = _float_layer if kind == "float" else _integer_layer
+    layers = [_opened(w, f"layer{k}", build, fetch) for k, w in enumerate(_get(what, "layers", list))]
+    if not layers:
+        raise Damaged("describe at least one layer")
+    head = None if what.get("head") is None else _opened(_get(what, "head", dict), "head", build, fetch)
+    stack = layers if head is None else [*layers, head]
+    for before, after in pairwise(stack):
+        if after.inputs != before.units:
+            raise Damaged(f"describe layers whose inputs are the units before: {before.units}, not {after.inputs}")
+    common: dict[str, Any] = {"layers": tuple(layers), "head": head, "task": task}
+    common.update(every_step=_get(what, "every_step", bool), facts=_get(what, "facts", dict))
+    for end, size in (("input", stack[0].inputs), ("output", stack[-1].units)):
+        for part in ("mean", "scale"):
+            common[f"{end}_{part}"] = _finite(fetch(f"{end}.{part}", (size,), "f"), f"{end}.{part}")
+    if kind == "float":
+        return Model(**common)
+    for before, after in pairwise(stack):
+        if after.formats.values["x"] != before.output:
+            raise Damaged("describe an input format that is the output format of the layer before")
+    given = _get(what, "widths", dict)
+    widths = Widths(**{name: _whole(given, name, 1, 64) for name in _WIDTHS})
+    saturation = _get(what, "saturation", dict)
+    if not all(type(v) in (int, float) and 0 <= v <= 1 for v in saturation.values()):
+        raise Damaged("describe saturation as shares between 0 and 1")
+    return QuantizedModel(**common, widths=widths, saturation=saturation)
+
+
+def _opened(what: Any, name: str, build: Callable[..., Any], fetch: Fetch) -> Any:
+    cell = _cell(what, dense=name == "head")
+    sizes = [_whole(what, key, 1, _LARGEST_SIZE) for key in ("inputs", "units")]
+    return build(what, name, cell, *sizes, fetch)
+
+
+def _float_layer(what: Any, name: str, cell: Cell, inputs: int, units: int, fetch: Fetch) -> Layer:
+    parameters = {}
+    for k, phase in enumerate(cell.phases):
+        for operand in (*phase.operands, "b"):
+            rows = tuple(phase.gates) if operand == "b" else phase.rows(operand)
+            shape = (units,) if operand == "b" else (units, inputs if operand == "x" else units)
+            labels = [f"{name}.{gate}.{operand}" for gate in rows]
+            blocks = [_finite(fetch(label, shape, "f"), label) for label in labels]
+            parameters[f"{k}.{operand}"] = np.concatenate(blocks)
+    return Layer(cell, inputs, units, parameters)
+
+
+def _integer_layer(what: Any, name: str, cell: Cell, inputs: int, units: int, fetch: Fetch) -> QuantizedLayer:
+    for function in (cell.sigma, cell.phi):
+        if not isinstance(function, PiecewiseLinear) or not function.shift_only:
+            raise Damaged(f"describe {function.name!r} of a quantized model by shifts and adds")
+    lines = trace(cell)
+    formats = _get(what, "values", dict)
+    values = {n: _format(formats, n) for n in ("x", *lines.stores, *(f"a.{gate}" for gate in lines.gates))}
+    formats, fracs, steps = (_get(what, key, dict) for key in ("weights", "bias_frac", "shifts"))
+    weight_formats, weights, biases, bias_frac, shifts = {}, {}, {}, {}, {}
+    for k, phase in enumerate(cell.phases):
+        for operand in phase.operands:
+            shifts[k, operand] = _whole(steps, f"{k}.{operand}", 0, 32)
+        for gate, reads in phase.gates.items():
+            bias_frac[gate] = _whole(fracs, gate, -2 * _LARGEST_FRAC, 2 * _LARGEST_FRAC)
+            biases[gate] = fetch(f"{name}.{gate}.b", (units,), "i").astype(np.int64)
+            for operand in reads:
+                label, form = f"{name}.{gate}.{operand}", _format(formats, f"{gate}.{operand}")
+                w = fetch(label, (units, inputs if operand == "x" else units), "i").astype(np.int64)
+                if w.min() < form.lo or w.max() > form.hi:
+                    raise Damaged(f"hold weights {label!r} between {form.lo} and {form.hi} as their format says")
+                if form.frac + values[operand].frac + shifts[k, operand] != bias_frac[gate]:
+                    raise Damaged(f"describe formats whose products meet at the bias, unlike those of {label!r}")
+                weight_formats[gate, operand], weights[gate, operand] = form, w
+    found = LayerFormats(values, weight_formats, bias_frac, shifts)
+    return QuantizedLayer(cell, inputs, units, weights, biases, found)
+
+
+def _cell(what: Any, dense: bool) -> Cell:
+    name, clip = _get(what, "cell", str), what.get("clip")
+    sigma, phi = _read_function(_get(what, "sigma", dict)), _read_function(_get(what, "phi", dict))
+    if clip is not None and (type(clip) not in (int, float) or not 2.0**-64 <= clip <= 2.0**64):
+        raise Damaged(f"describe the clip of a cell as a positive number, not {clip!r}")
+    if dense != (name == Dense.name):
+        raise Damaged(f"describe a dense head behind recurrent layers, not {name!r}")
+    if dense:
+        return Dense(sigma, phi)
+    cell_named(name, clip=clip)  # refuses an unknown name, or a clip on a cell that has nothing to clip
+    return CELLS[name](sigma, phi, clip)
+
+
+def _read_function(what: Mapping[str, Any]) -> Nonlinearity:
+    name, stands_for = _get(what, "name", str), what.get("stands_for")
+    known = NONLINEARITIES.get(name)
+    if "knots" not in what:
+        if known is None or isinstance(known, PiecewiseLinear):
+            raise Damaged(f"describe nonlinearity {name!r} by its knots, slopes and intercepts")
+        return known
+    if stands_for is not None and stands_for not in NONLINEARITIES:
+        raise Damaged(f"name a function of the catalogue that {name!r} stands for, not {stands_for!r}")
+    knots, slopes, intercepts = (
+        tuple(_fraction(text) for text in _get(what, key, list)) for key in ("knots", "slopes", "intercepts")
+    )
+    if "segments" in what:
+        fits = _get(what, "fits", str)
+        if fits and fits not in NONLINEARITIES:
+            raise Damaged(f"name a function of the catalogue that {name!r} fits, not {fits!r}")
+        segments, terms = _whole(what, "segments", 1, 1 << 16), _whole(what, "terms", 1, 8)
+        return Fitted(name, stands_for, knots, slopes, intercepts, segments=segments, terms=terms, fits=fits)
+    function = PiecewiseLinear(name, stands_for, knots, slopes, intercepts)
+    return known if known is not None and known == function else function
+
+
+def _fraction(text: Any) -> Fraction:
+    # Nothing but digits: Fraction would also take an exponent, and fill the memory with its digits.
+    if not isinstance(text, str) or not _FRACTION.fullmatch(text):
+        raise Damaged(f"describe knots, slopes and intercepts as fractions, not {str(text)[:40]!r}")
+    return Fraction(text)
+
+
+def _format(formats: Mapping[str, Any], name: str) -> Format:
+    what = _get(formats, name, dict)
+    frac = _whole(what, "frac", -_LARGEST_FRAC, _LARGEST_FRAC)
+    return Format(_whole(what, "width", 1, 128), frac, _get(what, "signed", bool))
+
+
+def _whole(what: Mapping[str, Any], key: str, lo: int, hi: int) -> int:
+    value = int(_get(what, key, int))
+    if not lo <= value <= hi:
+        raise Damaged(f"describe {key!r} between {lo} and {hi}, not {value}")
+    return value
+
+
+def _get(what: Any, key: str, kind: type) -> Any:
+    value = what.get(key) if isinstance(what, dict) else None
+    if type(value) is not kind:
+        raise Damaged(f"describe {key!r} by {kind.__name__}, not {type(value).__name__}")
+    return value
+
+
+def _finite(array: np.ndarray, name: str) -> np.ndarray:
+    if not np.isfinite(array).all():
+        raise Damaged(f"hold finite numbers, unlike parameter {name!r}")
+    return array
