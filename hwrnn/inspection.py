@@ -1,0 +1,135 @@
+"""What is in a model: sizes, formats, the errors of its nonlinearities, the stability of its recurrence."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from hwrnn.activations import Nonlinearity, PiecewiseLinear, certify
+from hwrnn.cells import Cell
+from hwrnn.fixed import Format, bits_for
+from hwrnn.model import Layer, Model
+from hwrnn.onnx_graph import layer_names
+from hwrnn.onnx_io import load
+from hwrnn.quantization import QuantizedLayer, QuantizedModel
+from hwrnn.trace import trace
+
+__all__ = ["describe"]
+
+_FINEST = 14  # fraction bits at which a certificate tries inputs: 2**18 of them at most
+
+
+def describe(model: str | os.PathLike[str] | Model | QuantizedModel) -> dict[str, Any]:
+    """What is in a model (or a model file), as plain JSON values.
+
+    Keys: ``kind`` (``float`` or ``quantized``), ``task``, ``every_step``, ``inputs``, ``outputs``, ``parameters``,
+    ``multiplications_per_step``, ``facts``, and ``layers``, a list with the head last. Each layer has ``name``,
+    ``cell``, ``inputs``, ``units``, ``clip``, ``parameters``, ``nonlinearities`` and ``recurrent``: the spectral radius
+    and the 2-norm of every matrix that reads a state. A quantized model adds ``widths``, ``input_format``,
+    ``output_format`` and to each layer ``formats``, ``weight_formats``, ``accumulator_bits`` and ``saturation``.
+
+    Raises:
+        UsageError: a file that :func:`hwrnn.load` refuses.
+    """
+    if not isinstance(model, Model | QuantizedModel):
+        model = load(model)
+    stack: Sequence[Layer | QuantizedLayer] = model.stack
+    layers = [_layer(name, layer) for name, layer in zip(layer_names(model), stack, strict=True)]
+    found: dict[str, Any] = {
+        "kind": "quantized" if isinstance(model, QuantizedModel) else "float",
+        "task": model.task,
+        "every_step": bool(model.every_step),
+        "inputs": model.inputs,
+        "outputs": model.outputs,
+        "parameters": sum(layer["parameters"] for layer in layers),
+        "multiplications_per_step": sum(layer.multiplications for layer in stack),
+    }
+    if isinstance(model, QuantizedModel):
+        found["widths"] = asdict(model.widths)
+        found["input_format"], found["output_format"] = _notation(model.input_format), _notation(model.output_format)
+        for k, layer in enumerate(layers):
+            prefix = f"{k}."
+            shares = {n.removeprefix(prefix): v for n, v in model.saturation.items() if n.startswith(prefix)}
+            layer["saturation"] = dict(sorted(shares.items()))
+    return found | {"facts": model.facts, "layers": layers}
+
+
+def _layer(name: str, layer: Layer | QuantizedLayer) -> dict[str, Any]:
+    cell = layer.cell
+    biases = sum(len(phase.gates) for phase in cell.phases) * layer.units
+    found: dict[str, Any] = {
+        "name": name,
+        "cell": cell.name,
+        "inputs": layer.inputs,
+        "units": layer.units,
+        "clip": cell.clip,
+        "parameters": layer.multiplications + biases,
+        "nonlinearities": _nonlinearities(cell, layer.formats.values if isinstance(layer, QuantizedLayer) else None),
+        "recurrent": {
+            f"{gate}.{operand}": _recurrence(_matrix(layer, gate, operand))
+            for phase in cell.phases for gate, reads in phase.gates.items() for operand in reads if operand != "x"
+        },
+    }  # fmt: skip
+    if isinstance(layer, QuantizedLayer):
+        formats = layer.formats
+        found["formats"] = {value: _notation(form) for value, form in formats.values.items()}
+        found["weight_formats"] = {f"{gate}.{o}": _notation(form) for (gate, o), form in formats.weights.items()}
+        found["accumulator_bits"] = {gate: bits_for(*ends)[0] for gate, ends in layer.accumulators.items()}
+    return found
+
+
+def _notation(form: Format) -> dict[str, Any]:
+    return {"q": str(form), "ap_fixed": form.ap_fixed, **form.to_json()}
+
+
+def _matrix(layer: Layer | QuantizedLayer, gate: str, operand: str) -> np.ndarray:
+    if isinstance(layer, Layer):
+        return layer.block(gate, operand).astype(np.float64)
+    return layer.formats.weights[gate, operand].dequantize(layer.weights[gate, operand])
+
+
+def _recurrence(matrix: np.ndarray) -> dict[str, float]:
+    return {
+        "spectral_radius": float(np.abs(np.linalg.eigvals(matrix)).max()),
+        "norm": float(np.linalg.norm(matrix, 2)),
+    }
+
+
+def _nonlinearities(cell: Cell, formats: dict[str, Format] | Any) -> dict[str, Any]:
+    """By stored value: its nonlinearity, and its certificate, at the formats where there are any."""
+    lines = trace(cell)
+    found: dict[str, Any] = {}
+    for name, at in lines.stores.items():
+        for k in lines.operations[at].args:
+            applied = lines.operations[k]
+            if applied.function is None:
+                continue
+            source = None if formats is None else _source(formats, lines.operations[applied.args[0]])
+            output = None if formats is None else formats[name]
+            found[name] = {"function": applied.function.name, **_certificate(applied.function, source, output)}
+    return found
+
+
+def _source(formats: Any, read: Any) -> Format:
+    """The format of what a nonlinearity reads; a sum that is nowhere stored is tried on a grid of the finest inputs."""
+    form = formats.get(f"a.{read.name}" if read.kind == "gate" else read.name)
+    return form or Format(_FINEST + 4, _FINEST)
+
+
+def _certificate(function: Nonlinearity, source: Format | None, output: Format | None) -> dict[str, Any]:
+    if isinstance(function, PiecewiseLinear):
+        # A plain copy: a fitted function would be fitted anew for this output, and the model has the one it has.
+        function = PiecewiseLinear(
+            function.name, function.stands_for, function.knots, function.slopes, function.intercepts
+        )
+    if function.stands_for in (None, function.name):
+        return {"stands_for": function.stands_for, "certificate": None}
+    if source is not None and source.frac > _FINEST:
+        source = Format(max(source.width - source.frac + _FINEST, 2), _FINEST, source.signed)
+    made = certify(function, source, output)
+    figures = {key: value for key, value in asdict(made).items() if key not in ("function", "stands_for")}
+    return {"stands_for": function.stands_for, "certificate": {**figures, "inputs": str(source) if source else None}}
