@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hwrnn.activations import Nonlinearity, PiecewiseLinear, certify
+from hwrnn import report
+from hwrnn.activations import NONLINEARITIES, PARAMETRIC, Nonlinearity, PiecewiseLinear, certify, nonlinearity
 from hwrnn.cells import Cell
+from hwrnn.errors import UsageError
 from hwrnn.fixed import Format, bits_for
 from hwrnn.model import Layer, Model
 from hwrnn.onnx_graph import layer_names
@@ -18,7 +21,7 @@ from hwrnn.onnx_io import load
 from hwrnn.quantization import QuantizedLayer, QuantizedModel
 from hwrnn.trace import trace
 
-__all__ = ["describe"]
+__all__ = ["certificate_table", "describe", "description_table", "looks_like_nonlinearity"]
 
 _FINEST = 14  # fraction bits at which a certificate tries inputs: 2**18 of them at most
 
@@ -133,3 +136,70 @@ def _certificate(function: Nonlinearity, source: Format | None, output: Format |
     made = certify(function, source, output)
     figures = {key: value for key, value in asdict(made).items() if key not in ("function", "stands_for")}
     return {"stands_for": function.stands_for, "certificate": {**figures, "inputs": str(source) if source else None}}
+
+
+def looks_like_nonlinearity(text: str) -> bool:
+    """Whether a word names a nonlinearity of the catalogue, and no file."""
+    base = text.partition(":")[0]
+    return (base in NONLINEARITIES or base in PARAMETRIC) and not Path(text).exists()
+
+
+def certificate_table(name: str, bits: int | None = None) -> tuple[dict[str, Any], str]:
+    """A nonlinearity's pieces and its error, as plain JSON values and as a table.
+
+    Args:
+        bits: fraction bits of input and output, of which every one within [-8, 8] is tried; a float grid where None.
+
+    Raises:
+        UsageError: a name that is not in the catalogue, or bits outside 1 to 16.
+    """
+    if bits is not None and not 1 <= bits <= 16:
+        raise UsageError(f"Bits of a nonlinearity must be between 1 and 16, not {bits!r}")
+    try:
+        function = nonlinearity(name)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    source, output = (None, None) if bits is None else (Format(bits + 5, bits), Format(bits + 5, bits))
+    if output is not None:
+        function = function.in_hardware(output)
+    found: dict[str, Any] = {"function": function.name, **_certificate(function, source, output), "pieces": None}
+    rows: list[tuple[Any, ...]] = [("function", function.name), ("stands for", function.stands_for or "-")]
+    if found["certificate"] is not None:
+        rows += [(key, f"{found['certificate'][key]:.5f}") for key in ("maximum", "mean", "at")]
+        if bits is not None:
+            rows += [(f"{key} in LSB", f"{found['certificate'][f'{key}_lsb']:.2f}") for key in ("maximum", "mean")]
+    text = report.table(rows)
+    if isinstance(function, PiecewiseLinear):
+        starts = ("-inf", *map(str, function.knots))
+        pieces = list(zip(starts, map(str, function.slopes), map(str, function.intercepts), strict=True))
+        found["pieces"] = [dict(zip(("from", "slope", "intercept"), piece, strict=True)) for piece in pieces]
+        text += "\n\n" + report.table(pieces, ("from", "slope", "intercept"))
+    return found, text
+
+
+def description_table(found: dict[str, Any]) -> str:
+    """What :func:`describe` found, as tables for people."""
+    scalars = ("kind", "task", "every_step", "inputs", "outputs", "parameters", "multiplications_per_step")
+    rows: list[tuple[Any, ...]] = [(key.replace("_", " "), found[key]) for key in scalars]
+    rows += [(end.replace("_", " "), found[end]["q"]) for end in ("input_format", "output_format") if end in found]
+    rows += [(f"fact {key}", value) for key, value in found["facts"].items() if not isinstance(value, (list, dict))]
+    parts = [report.table(rows)]
+    for layer in found["layers"]:
+        title = f"{layer['name']}: {layer['cell']}, {layer['inputs']} inputs, {layer['units']} units"
+        parts.append(title + (f", clipped at {layer['clip']:g}" if layer["clip"] is not None else ""))
+        functions = [
+            (name, f["function"], "-" if f["certificate"] is None else f"{f['certificate']['maximum']:.5f}")
+            for name, f in layer["nonlinearities"].items()
+        ]
+        parts.append(report.table(functions, ("value", "nonlinearity", "max error")))
+        if layer["recurrent"]:
+            matrices = [(m, f"{v['spectral_radius']:.3f}", f"{v['norm']:.3f}") for m, v in layer["recurrent"].items()]
+            parts.append(report.table(matrices, ("matrix", "spectral radius", "2-norm")))
+        if "formats" in layer:
+            shares = layer["saturation"]
+            formats = [
+                (name, f["q"], f["ap_fixed"], report.percent(shares.get(name), 2))
+                for name, f in (*layer["formats"].items(), *layer["weight_formats"].items())
+            ]
+            parts.append(report.table(formats, ("value", "format", "for HLS", "saturated")))
+    return "\n\n".join(parts)

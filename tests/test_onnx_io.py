@@ -19,7 +19,7 @@ from hwrnn.data import Dataset, Split
 from hwrnn.errors import UsageError, require
 from hwrnn.fixed import Fixed, Format
 from hwrnn.golden import golden
-from hwrnn.inspection import describe
+from hwrnn.inspection import certificate_table, describe, description_table, looks_like_nonlinearity
 from hwrnn.model import build_model
 from hwrnn.onnx_io import load, save
 from hwrnn.onnx_numbers import BOOL, DOUBLE, EXACT_INTEGER, INT64, FloatNode, Graph, Node, Wire, carrier_of
@@ -574,3 +574,33 @@ def test_describe_every_cell(cell):
         model = float_model(cell=cell, **chosen)
         for one in (model, quantize(model, DATA, 16), quantize(model, DATA, 32)):
             assert json.dumps(describe(one), allow_nan=False)
+
+
+@KINDS
+def test_a_description_for_people(kind, saved):
+    text = description_table(describe(saved[kind]))
+    assert "layer0: lstm, 3 inputs, 3 units" in text and "head: dense, 3 inputs, 4 units" in text
+    assert "plan_sigmoid" in text and "spectral radius" in text
+    assert ("ap_fixed<" in text) == (kind == "quantized")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("bits", (None, 4, 12))
+def test_certificates_of_nonlinearities(name, bits):
+    assert looks_like_nonlinearity(name)
+    found, text = certificate_table(name, bits)
+    assert json.dumps(found, allow_nan=False) and found["function"] in text
+    if found["certificate"] is not None:
+        step = 0 if bits is None else 2.0**-bits
+        assert found["certificate"]["maximum"] < 0.25 + step
+
+
+def test_what_has_no_certificate(tmp_path, monkeypatch):
+    assert not looks_like_nonlinearity("model.onnx")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tanh").touch()
+    assert not looks_like_nonlinearity("tanh")
+    with pytest.raises(UsageError, match="Bits of a nonlinearity must be between 1 and 16, not 17"):
+        certificate_table("tanh", 17)
+    with pytest.raises(UsageError, match="Leaky slope must be"):
+        certificate_table("leaky_relu:99")
