@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from hwrnn.errors import UsageError
+from hwrnn.fixed import Format
 from hwrnn.rtl.network import Network
 
-__all__ = ["STALLS", "Recording", "Stall", "Stimulus", "stall_named", "stimulus"]
+__all__ = ["STALLS", "TAIL", "Progress", "Recording", "Stall", "Stimulus", "packed", "stall_named", "stimulus", "unpacked"]
+
+#: Called now and then with the input elements transferred so far and their number in all.
+Progress = Callable[[int, int], None]
+
+#: Cycles that a run goes on behind its last expected output, so that an output too many is seen.
+TAIL = 32
 
 _PERIOD = 4096  # of a stall's pattern, in cycles
 
@@ -19,11 +26,13 @@ _PERIOD = 4096  # of a stall's pattern, in cycles
 class Stall:
     """When a port's partner is willing.
 
+    With both ports' signals of cycle ``t`` written as ``valid[t]`` and ``ready[t]`` (0 before cycle 0), the output's partner
+    drives ``ready[t] = pattern[t] and (valid[t - 1] or not waits)``; the input's partner raises ``valid[t]`` when it has an
+    element and ``pattern[t] and (ready[t - 1] or not waits)``, and holds it until the transfer, whatever the pattern says.
+
     Attributes:
-        pattern: uint8 (cycles,), repeated: in a cycle of 1 the partner asserts its valid (input) or ready (output). A valid
-            once asserted stays until the transfer, whatever the pattern says.
-        waits: whether the partner asserts only after it has seen the other side's signal in the cycle before: a ready
-            that waits for valid (output), a valid that waits for ready (input).
+        pattern: uint8 (cycles,), repeated.
+        waits: whether the partner asserts only after it has seen the other side's signal in the cycle before.
     """
 
     pattern: np.ndarray
@@ -63,6 +72,7 @@ class Stimulus:
         steps: time steps in all.
         input, output: the stalls of both ports.
         limit: cycles after which the run is given up.
+        patience: cycles without a transfer at either port after which it is given up earlier.
     """
 
     data: np.ndarray
@@ -72,17 +82,18 @@ class Stimulus:
     input: Stall
     output: Stall
     limit: int
+    patience: int
 
 
 @dataclass(frozen=True)
 class Recording:
-    """What a run recorded.
+    """What a run recorded. A run that was given up has fewer outputs than expected.
 
     Attributes:
         outputs, last, output_cycles: int64 (n,): every element transferred at the output, its ``last``, and the cycle of its
             transfer. Cycles count from 0, the first after reset.
         input_cycles: int64 (m,): the cycle of each input element's transfer.
-        cycles: cycles run.
+        cycles: cycles up to the last expected output's transfer, or to the point where the run was given up.
         probes: by ``(layer, value)``: the int64 values in order and the cycle in which each appeared; empty if not probed.
         seconds: wall time of the run itself, without building.
     """
@@ -108,6 +119,23 @@ def stimulus(
     vectors = steps if network.model.every_step else len(lengths)
     outputs = vectors * network.outputs_per_vector
     # Half the cycles stall at either port, or the other side's signal must come first; 16 times covers all of it.
-    limit = 16 * (steps * (network.cycles_per_step + network.model.inputs) + outputs + 4 * network.latency) + 4096
+    vector = network.cycles_per_step + network.model.inputs
+    slowest = sum(engine.cycles_per_step for engine in network.engines)
+    limit = 16 * (steps * vector + vectors * slowest + outputs + 4 * network.latency) + 4096
+    patience = 16 * (4 * slowest + network.latency) + 4096
     return Stimulus(data, last[valid].reshape(-1), outputs, steps, stall_named(input, seed),
-                    stall_named(output, seed + 1), limit)  # fmt: skip
+                    stall_named(output, seed + 1), limit, patience)  # fmt: skip
+
+
+def packed(stimulus: Stimulus, form: Format) -> np.ndarray:
+    """The payloads (uint64) of a stimulus as they enter the port: an element's bits, and ``last`` above them."""
+    data = stimulus.data.astype(np.uint64) & np.uint64((1 << form.width) - 1)
+    return np.asarray(data | stimulus.last.astype(np.uint64) << np.uint64(form.width))
+
+
+def unpacked(payloads: np.ndarray, form: Format) -> tuple[np.ndarray, np.ndarray]:
+    """The elements and what stands above them (``last``), both int64, of payloads (uint64)."""
+    above = np.uint64(64 - form.width)
+    raw = payloads << above
+    data = raw.view(np.int64) >> np.int64(above) if form.signed else (raw >> above).view(np.int64)
+    return np.asarray(data), (payloads >> np.uint64(form.width)).astype(np.int64)
