@@ -39,7 +39,7 @@ EXACT_FLOAT = 2**53
 def bits_for(lo: int, hi: int) -> tuple[int, bool]:
     """The least width and the signedness that hold every integer in ``[lo, hi]`` (width 0 only for 0)."""
     signed = lo < 0
-    magnitude = max(hi.bit_length(), (-lo - 1).bit_length() if signed else 0)
+    magnitude = max(max(hi, 0).bit_length(), (-lo - 1).bit_length() if signed else 0)
     return magnitude + signed, signed
 
 
@@ -109,7 +109,7 @@ class Format:
 
         Raw values are int64, or Python integers in an object array where the format is too wide for int64.
         """
-        rounded = np.clip(round_half_up(np.asarray(x, np.float64) * 2.0**self.frac), self.lo, self.hi)
+        rounded = round_half_up(np.clip(np.asarray(x, np.float64) * 2.0**self.frac, self.lo, self.hi))
         if self.hi < EXACT_FLOAT:
             return rounded.astype(np.int64)
         # The bounds themselves are not exact in float64 here, so saturate once more as integers.
@@ -132,7 +132,7 @@ class Format:
         """
         if not (math.isfinite(lo) and math.isfinite(hi) and lo <= hi):
             raise ValueError(f"Range must be finite and ordered, not [{lo!r}, {hi!r}]")
-        signed = lo < 0
+        signed = bool(lo < 0)
         magnitude = max(abs(lo), abs(hi), 2.0**-40)
         frac = width - signed - math.ceil(math.log2(magnitude)) + 1
         while True:
@@ -320,6 +320,9 @@ class Number:
         value = self.scaled(shift)
         for sign, shift in rest:
             value = value + self.scaled(shift) if sign > 0 else value - self.scaled(shift)
+        # The terms are one number, so the interval is that of the product, narrower than that of the sum.
+        factor = int(slope * Fraction(2) ** (value.frac - self.frac))
+        value = self._make(value.raw, value.frac, factor * self.lo, factor * self.hi)
         return value + intercept if intercept else value
 
 
@@ -383,6 +386,7 @@ class Fixed(Number):
         """The float64 values, of the shape of ``raw`` (exact for intervals below 2**53)."""
         return self.raw.astype(np.float64) * 2.0**-self.frac
 
+    # The results below name their dtype: of arrays without dimensions numpy makes scalars, whose dtype it guesses.
     def _pair(self, other: Fixed, bound: int) -> tuple[np.ndarray, np.ndarray]:
         if bound < EXACT_FLOAT and self.raw.dtype != object and other.raw.dtype != object:
             return self.raw, other.raw
@@ -398,27 +402,28 @@ class Fixed(Number):
 
     def _add(self, other: Fixed, bound: int) -> np.ndarray:
         a, b = self._pair(other, bound)
-        return np.asarray(a + b)
+        return np.asarray(a + b, a.dtype)
 
     def _sub(self, other: Fixed, bound: int) -> np.ndarray:
         a, b = self._pair(other, bound)
-        return np.asarray(a - b)
+        return np.asarray(a - b, a.dtype)
 
     def _mul(self, other: Fixed, bound: int) -> np.ndarray:
         a, b = self._pair(other, bound)
-        return np.asarray(a * b)
+        return np.asarray(a * b, a.dtype)
 
     def _left(self, n: int, bound: int) -> np.ndarray:
-        return np.asarray((self.raw if bound < EXACT_FLOAT else integers(self.raw)) * (1 << n))
+        raw = self.raw if bound < EXACT_FLOAT else integers(self.raw)
+        return np.asarray(raw * (1 << n), raw.dtype)
 
     def _floor(self, n: int) -> np.ndarray:
         if self.raw.dtype == object:
-            return np.asarray(self.raw >> n)
+            return np.asarray(self.raw >> n, object)
         scaled = np.asarray(self.raw * 2.0**-n)
         return np.floor(scaled, out=scaled)
 
     def _clip(self, lo: int, hi: int) -> np.ndarray:
-        clipped = np.asarray(np.maximum(self.raw, lo))
+        clipped = np.asarray(np.maximum(self.raw, lo), self.raw.dtype)
         return np.minimum(clipped, hi, out=clipped)
 
     def _piecewise(
