@@ -250,7 +250,7 @@ def certify(
     """Measure an approximation against the smooth function it stands for, over ``[-reach, reach]``.
 
     With formats given, every representable input within reach is tried through the exact integer form and the
-    rounding to ``output``, so the figure is that of the hardware; without, a float grid of 2**-10.
+    rounding to ``output``, so the figure is that of the hardware; without, a float grid of 2**-10 and the knots.
 
     Raises:
         ValueError: a function that stands for none, or only one of the formats given.
@@ -260,7 +260,8 @@ def certify(
     if (source is None) != (output is None):
         raise ValueError("Formats must be given for both input and output, or for none")
     if source is None or output is None:
-        x = np.arange(-reach, reach + 2**-11, 2**-10)
+        knots = [float(k) for k in getattr(function, "knots", ()) if abs(k) <= reach]
+        x = np.union1d(np.arange(-reach, reach + 2**-11, 2**-10), knots)
         y = function.value(x)
     else:
         low = max(source.lo, math.ceil(-reach * 2.0**source.frac))

@@ -93,13 +93,15 @@ def _cover(
             return None
         found = None
         for slope in slopes:
-            line = float(slope) * x[start:saturated]
-            lo = np.maximum.accumulate(least[start:saturated] - line)
-            hi = np.minimum.accumulate(most[start:saturated] - line)
+            # A piece keeps the bound at the knot that ends it too: between the grid's points it reaches up to there,
+            # and on the mirrored half it holds at the knot itself.
+            line = float(slope) * x[start : saturated + 1]
+            lo = np.maximum.accumulate(least[start : saturated + 1] - line)
+            hi = np.minimum.accumulate(most[start : saturated + 1] - line)
             bad = np.nonzero(lo > hi)[0]
-            end = len(lo) if not len(bad) else int(bad[0])
+            end = (int(bad[0]) if len(bad) else len(lo)) - 1
             while end > 0:
-                intercept = _coarsest(float(lo[end - 1]), float(hi[end - 1]), frac + _EXTRA)
+                intercept = _coarsest(float(lo[end]), float(hi[end]), frac + _EXTRA)
                 if intercept is not None:
                     break
                 end -= 1

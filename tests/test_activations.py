@@ -1,0 +1,340 @@
+"""Every nonlinearity: floats against exact integers against the oracle, certificates against published figures."""
+
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from plain import plain_function
+
+import oracle
+from hwrnn.activations import (
+    NONLINEARITIES,
+    PARAMETRIC,
+    Fitted,
+    PiecewiseLinear,
+    Smooth,
+    certify,
+    clip,
+    fitted,
+    nonlinearity,
+)
+from hwrnn.fitting import slopes_of
+from hwrnn.fixed import Fixed, Format
+
+PARAMETERS = {  # of every parametric nonlinearity; a new one must be entered here to be tested
+    "leaky_relu": ("leaky_relu", "leaky_relu:1", "leaky_relu:15"),
+    "pwl_sigmoid": ("pwl_sigmoid:2", "pwl_sigmoid:5:1", "pwl_sigmoid:8"),
+    "pwl_tanh": ("pwl_tanh:4", "pwl_tanh:6:1"),
+    "clip": ("clip:1.5", "clip:0.00390625", "clip:1.00390625", "clip:20"),
+}
+ALL = [*NONLINEARITIES, *(name for base in PARAMETRIC for name in PARAMETERS[base])]
+LINEAR = [name for name in ALL if isinstance(nonlinearity(name), PiecewiseLinear)]
+SYMMETRIC = [n for n in LINEAR if nonlinearity(n).stands_for]
+
+INPUTS = [Format(16, 12), Format(16, 8), Format(8, 4), Format(8, 7), Format(12, 12, False)]
+INPUTS += [Format(6, -2), Format(3, -6), Format(2, 1), Format(9, 20)]
+OUTPUTS = [Format(8, 7), Format(8, 8, False), Format(16, 12), Format(4, 1), Format(2, 0), Format(10, 2)]
+
+
+def exact(function, form):
+    """Every raw input of a format, and the exact values as fractions."""
+    raw = np.arange(form.lo, form.hi + 1)
+    result = function(Fixed.of(raw, form))
+    assert result.lo <= result.raw.min() and result.raw.max() <= result.hi
+    return raw, result
+
+
+@pytest.mark.parametrize("form", INPUTS, ids=str)
+@pytest.mark.parametrize("name", LINEAR)
+def test_exact_values_equal_float_values_and_the_oracle(name, form):
+    function = nonlinearity(name).in_hardware(Format(10, 9))
+    raw, result = exact(function, form)
+    # Floats are exact here too: 16 bits times a slope of few bits.
+    assert np.array_equal(result.value, function.value(form.dequantize(raw)))
+    judge = oracle.function(plain_function(function))
+    scale = Fraction(2) ** result.frac
+    chosen = range(0, len(raw), max(1, len(raw) // 4096))
+    for k in {*chosen, len(raw) - 1}:
+        assert int(result.raw[k]) == judge(Fraction(int(raw[k])) / Fraction(2) ** form.frac) * scale
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize("output", OUTPUTS, ids=str)
+def test_stored_values_equal_the_oracle_for_every_input(name, output):
+    form = Format(16, 11)
+    function = nonlinearity(name).in_hardware(output)
+    raw, result = exact(function, form)
+    judge, target = oracle.function(plain_function(function)), (output.width, output.frac, output.signed)
+    expected = [oracle.rounded(judge(Fraction(n, 1 << 11)), target) for n in raw.tolist()]
+    assert result.to(output).raw.tolist() == expected
+
+
+@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize("output", OUTPUTS, ids=str)
+def test_stored_values_equal_the_oracle(name, output):
+    function = nonlinearity(name).in_hardware(output)
+    judge, target = oracle.function(plain_function(function)), (output.width, output.frac, output.signed)
+    for form in (Format(10, 6), Format(5, -1)):
+        raw, result = exact(function, form)
+        expected = [oracle.rounded(judge(Fraction(n) / Fraction(2) ** form.frac), target) for n in raw.tolist()]
+        assert result.to(output).raw.tolist() == expected
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_a_clipped_line_equals_its_own_knots(name):
+    function = nonlinearity(name)
+    if function.as_clip() is None:
+        return
+    x = np.arange(-(2**10), 2**10) / 2**6
+    general = np.searchsorted([float(k) for k in function.knots], x, side="right")
+    slopes, intercepts = ([float(v) for v in values] for values in (function.slopes, function.intercepts))
+    expected = np.take(slopes, general) * x + np.take(intercepts, general)
+    assert np.abs(function.value(x) - expected).max() <= 2**-50  # slopes of 1/5 and 1/6 round
+    if function.shift_only:
+        assert np.array_equal(function.value(x), expected)
+        for form in INPUTS:
+            raw = np.arange(form.lo, form.hi + 1)
+            table = function.at_fraction(form.frac)
+            piece = np.searchsorted(table.knots, raw, side="right")
+            whole = np.array(table.slopes)[piece] * raw + np.array(table.intercepts)[piece]
+            assert np.array_equal(whole * 2.0**-table.frac, function(Fixed.of(raw, form)).value)
+            assert (whole.min(), whole.max()) == table.interval(form.lo, form.hi)
+
+
+def test_what_is_a_clipped_line():
+    clipped = {name for name in LINEAR if nonlinearity(name).as_clip() is not None}
+    assert {"identity", "relu", "relu1", "relu6", "hard_tanh", "hard_sigmoid_3_16", "clip:1.5"} <= clipped
+    assert not clipped & {"leaky_relu", "plan_sigmoid", "plan_tanh", "pwl_tanh:4"}
+    zero, one = Fraction(0), Fraction(1)
+    jumps = PiecewiseLinear("", None, (zero,), (zero, one), (zero, one))
+    falls = PiecewiseLinear("", None, (zero,), (-one, zero), (zero, zero))
+    flat = PiecewiseLinear("", None, (zero,), (zero, zero), (zero, one))
+    assert jumps.as_clip() is falls.as_clip() is flat.as_clip() is None
+    for function in (jumps, falls, flat):
+        raw, result = exact(function, Format(5, 2))
+        assert np.array_equal(result.value, function.value(raw / 4))
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_values_and_derivatives_keep_shape_and_dtype(name, dtype):
+    x = np.linspace(-9, 9, 24, dtype=dtype).reshape(2, 3, 4)
+    function = nonlinearity(name)
+    for result in (function.value(x), function.derivative(x), function(x)):
+        assert result.shape == x.shape and result.dtype == dtype
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_derivatives_are_slopes(name):
+    function = nonlinearity(name)
+    knots = [float(k) for k in getattr(function, "knots", ())]
+    x = np.random.default_rng(0).uniform(-8, 8, 500)
+    step = 2**-16
+    near = np.min([np.abs(x - k) for k in knots], axis=0) if knots else np.ones_like(x)
+    x = x[near > 2 * step]
+    slope = (function.value(x + step) - function.value(x - step)) / (2 * step)
+    assert np.abs(slope - function.derivative(x)).max() < 1e-8
+    if knots:  # at a knot: the piece above
+        assert function.derivative(np.array(knots)).tolist() == [float(s) for s in function.slopes[1:]]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_names_lead_back(name):
+    function = nonlinearity(name)
+    assert nonlinearity(function.name) == function
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("output", [Format(4, 1), Format(8, 8, False), Format(32, 31)], ids=str)
+def test_hardware_functions_stay_themselves(name, output):
+    """A function that hardware computes is shifts and adds, and asking again changes nothing."""
+    hardware = nonlinearity(name).in_hardware(output)
+    assert hardware.shift_only
+    assert hardware.in_hardware(output) == hardware
+    assert nonlinearity(hardware.name).in_hardware(output) == hardware
+    assert hardware.stands_for == nonlinearity(name).stands_for
+
+
+# Maximum and mean error on [-8, 8], from the literature and computed independently of this code.
+ERRORS = {
+    "hard_sigmoid": (0.1192, 0.0241),
+    "hard_sigmoid_1_6": (0.0692, 0.0217),
+    "hard_sigmoid_1_5": (0.0759, 0.0174),
+    "hard_sigmoid_3_16": (0.0650, 0.0180),
+    "hard_tanh": (0.2384, 0.0241),
+    "plan_sigmoid": (0.0189, 0.0059),
+    "plan_tanh": (0.0379, 0.0059),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_certificates(name):
+    found = certify(nonlinearity(name))
+    assert (found.maximum, found.mean) == pytest.approx(ERRORS[name], abs=1e-4)  # its last digit
+    assert (found.function, found.stands_for) == (name, nonlinearity(name).stands_for)
+    smooth = np.tanh(found.at) if found.stands_for == "tanh" else 1 / (1 + np.exp(-found.at))
+    assert abs(float(nonlinearity(name).value(np.array(found.at))) - smooth) == pytest.approx(found.maximum, abs=1e-12)
+
+
+def test_every_approximation_has_a_certificate():
+    assert {n for n, f in NONLINEARITIES.items() if f.stands_for and not isinstance(f, Smooth)} == set(ERRORS)
+
+
+@pytest.mark.parametrize("name", SYMMETRIC)
+def test_certificates_at_formats_include_the_rounding(name):
+    source, output = Format(12, 8), Format(8, 7)
+    found = certify(nonlinearity(name), source, output)
+    function = nonlinearity(name).in_hardware(output)
+    judge, target = oracle.function(plain_function(function)), (8, 7, True)
+    smooth = nonlinearity(function.stands_for).value
+    errors = [
+        abs(oracle.rounded(judge(Fraction(n, 256)), target) / 128 - float(smooth(np.array(n / 256))))
+        for n in range(-2048, 2048)
+    ]
+    assert found.maximum == max(errors)
+    assert found.mean == pytest.approx(sum(errors) / len(errors), abs=1e-15)
+    assert found.maximum_lsb == found.maximum * 128 and found.mean_lsb == found.mean * 128
+
+
+@pytest.mark.parametrize("terms", [1, 2])
+@pytest.mark.parametrize("kind", ["sigmoid", "tanh"])
+def test_more_segments_never_fit_worse(kind, terms):
+    errors = [certify(fitted(kind, k, terms, 14), Format(16, 11), Format(16, 14)).maximum for k in range(2, 11)]
+    assert all(b <= a + 2**-14 for a, b in pairwise(errors)), errors
+    assert errors[-1] < errors[0] / 4
+
+
+def least_errors(smooth, terms, segments):
+    """The least error of 1 to ``segments`` pieces on [0, 8], the last constant, by trying every knot on a grid."""
+    powers = [2.0**-k for k in range(9)]
+    slopes = {0.0, *powers}
+    if terms == 2:
+        slopes |= {a + b for a in powers for b in powers} | {a - b for a in powers for b in powers if a > b}
+    x = np.arange(8 * 16 + 1) / 16
+    y = smooth(x)
+    error = np.full((len(x), len(x)), np.inf)  # of one piece between two points, both included
+    for slope in slopes:
+        rest = y - slope * x
+        for k in range(len(x)):
+            spread = np.maximum.accumulate(rest[k:]) - np.minimum.accumulate(rest[k:])
+            error[k, k:] = np.minimum(error[k, k:], spread / 2)
+    constant, best, least = (y[-1] - y) / 2, np.where(x == 0, 0, np.inf), []
+    for _ in range(segments):
+        least.append(np.maximum(best, constant).min())
+        best = np.array([np.maximum(best[: k + 1], error[: k + 1, k]).min() for k in range(len(x))])
+    return least
+
+
+@pytest.mark.parametrize("terms", [1, 2])
+@pytest.mark.parametrize("kind", ["sigmoid", "tanh"])
+def test_fits_are_optimal(kind, terms):
+    """No worse than an exhaustive search and a rounding step, also between the points of the fit's grid."""
+    output = Format(18, 14)
+    least = least_errors(nonlinearity(kind).value, terms, 8)
+    for segments in range(2, 9):
+        function = fitted(kind, segments, terms, output.frac)
+        assert len([k for k in function.knots if k > 0]) <= segments - 1
+        error = certify(function, Format(15, 10), output).maximum
+        assert error <= least[segments - 1] + output.step, segments
+
+
+def test_a_fit_knows_the_rounding_at_its_format():
+    """At few fraction bits a fit made for them is no worse than one made for many."""
+    for kind in ("sigmoid", "tanh"):
+        for bits in (4, 5, 6, 8):
+            source, output = Format(12, 7), Format(bits + 2, bits)
+            here, elsewhere = fitted(kind, 4, 2, bits), fitted(kind, 4, 2, 16)
+            x = Fixed.of(np.arange(-1024, 1024), source)
+            smooth = nonlinearity(kind).value(x.value)
+            errors = [np.abs(f(x).to(output).value - smooth).max() for f in (here, elsewhere)]
+            assert errors[0] <= errors[1] + 1e-12
+
+
+@pytest.mark.parametrize("name", SYMMETRIC)
+def test_symmetry_about_zero(name):
+    function = nonlinearity(name)
+    centre = 1.0 if function.stands_for == "sigmoid" else 0.0
+    x = (np.arange(-1024, 1024) + 0.5) / 128  # between the knots: at one, the piece above holds on both sides
+    assert np.abs(function.value(-x) - (centre - function.value(x))).max() < 1e-12
+
+
+@pytest.mark.parametrize("terms", [1, 2])
+@pytest.mark.parametrize("kind", ["sigmoid", "tanh"])
+def test_fitted_slopes_are_allowed_ones(kind, terms):
+    function = fitted(kind, 6, terms, 10)
+    assert isinstance(function, Fitted)
+    assert set(function.slopes) <= {Fraction(0), *slopes_of(terms)}
+    assert all(b.denominator <= 2**14 for b in function.intercepts)
+    assert all(k.denominator <= 2**7 for k in function.knots)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("relu:3", None),
+        ("softplus", None),
+        ("leaky_relu:0", "Leaky slope must be 2**-K with K between 1 and 15, not K = 0"),
+        ("leaky_relu:16", "Leaky slope must be 2**-K with K between 1 and 15, not K = 16"),
+        ("leaky_relu:x", "Nonlinearity leaky_relu must have whole numbers after the colon, not 'leaky_relu:x'"),
+        ("leaky_relu:2:3", "Nonlinearity leaky_relu must have fewer parameters, not 'leaky_relu:2:3'"),
+        ("pwl_tanh:1", "Segments of a fit must be a whole number between 2 and 16, not 1"),
+        ("pwl_tanh:17", "Segments of a fit must be a whole number between 2 and 16, not 17"),
+        ("pwl_tanh:4:3", "Terms of a fit must be a whole number between 1 and 2, not 3"),
+        ("pwl_tanh:4.5", "Nonlinearity pwl_tanh must have whole numbers after the colon, not 'pwl_tanh:4.5'"),
+        ("clip:0", "Clip must be a positive multiple of 1/256 up to 65536, not 0.0"),
+        ("clip:-1", "Clip must be a positive multiple of 1/256 up to 65536, not -1.0"),
+        ("clip:1.3", "Clip must be a positive multiple of 1/256 up to 65536, not 1.3"),
+        ("clip:inf", "Clip must be a positive multiple of 1/256 up to 65536, not inf"),
+        ("clip:nan", "Clip must be a positive multiple of 1/256 up to 65536, not nan"),
+        ("clip:two", "Nonlinearity clip must have a number after the colon, not 'clip:two'"),
+    ],
+)
+def test_errors_of_names(name, text):
+    if text is None:
+        known = (
+            "identity, relu, relu1, relu6, hard_tanh, hard_sigmoid, hard_sigmoid_3_16, hard_sigmoid_1_5, "
+            "hard_sigmoid_1_6, plan_sigmoid, plan_tanh, sigmoid, tanh, leaky_relu:K, pwl_sigmoid:K, pwl_tanh:K, clip:K"
+        )
+        text = f"Nonlinearity must be one of {known}, not {name!r}"
+    with pytest.raises(ValueError) as caught:
+        nonlinearity(name)
+    assert str(caught.value) == text
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: fitted("tanh", 4, 2, 1), "Fraction bits of a fit must be a whole number between 2 and 24, not 1"),
+        (lambda: fitted("tanh", 4, 2, 25), "Fraction bits of a fit must be a whole number between 2 and 24, not 25"),
+        (
+            lambda: certify(nonlinearity("relu")),
+            "Nonlinearity must stand for a smooth function, not for itself as 'relu' does",
+        ),
+        (
+            lambda: certify(nonlinearity("hard_tanh"), Format(8, 5)),
+            "Formats must be given for both input and output, or for none",
+        ),
+        (
+            lambda: PiecewiseLinear("", None, (Fraction(1), Fraction(1)), (), ()),
+            "Knots must ascend, not (Fraction(1, 1), Fraction(1, 1))",
+        ),
+        (lambda: PiecewiseLinear("", None, (), (), ()), "Slopes and intercepts must be one more than the knots"),
+        (
+            lambda: nonlinearity("hard_sigmoid_1_6").at_fraction(4),
+            "Constant must be a multiple of a power of two, not 1/6",
+        ),
+    ],
+)
+def test_errors(make, text):
+    with pytest.raises(ValueError) as caught:
+        make()
+    assert str(caught.value) == text
+
+
+def test_default_parameters():
+    assert nonlinearity("leaky_relu") == nonlinearity("leaky_relu:3")
+    assert nonlinearity("pwl_sigmoid") == nonlinearity("pwl_sigmoid:4:2")
+    assert nonlinearity("clip") == clip(2) == nonlinearity("clip:2")
+    assert clip(2).name == "clip:2"
