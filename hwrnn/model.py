@@ -202,7 +202,8 @@ def check_input(x: Any, lengths: Any, inputs: int) -> tuple[np.ndarray, np.ndarr
         UsageError: a wrong shape, NaN or infinite values, or lengths outside 1..T.
     """
     try:
-        x = np.asarray(x, np.float32)
+        with np.errstate(over="ignore"):  # too large for float32 becomes infinite, and is told below
+            x = np.asarray(x, np.float32)
     except (TypeError, ValueError) as error:
         raise UsageError("Input must be an array of numbers of shape (sequences, steps, features)") from error
     if x.ndim != 3 or 0 in x.shape:
