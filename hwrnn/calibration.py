@@ -101,7 +101,7 @@ def format_for(seen: Seen, width: int, method: str = "mse") -> Format:
 def fine_format(seen: Seen, frac: int, margin: float = 2.0) -> Format:
     """A format with ``frac`` fraction bits that holds ``margin`` times what was seen, of at most 48 bits."""
     lo, hi = margin * min(seen.lo, 0.0), margin * max(seen.hi, 0.0)
-    signed = lo < 0
+    signed = bool(lo < 0)
     width = 1 + signed
     while width < 48:
         form = Format(width, frac, signed)

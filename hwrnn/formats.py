@@ -200,8 +200,10 @@ def _loss(w: np.ndarray, form: Format) -> float:
 
 def _weight_frac(w: np.ndarray, width: int, method: str) -> int:
     """The fraction bits that lose least on a block of weights."""
-    largest = float(np.abs(w).max())
-    holds = Format.to_hold(-largest if largest else -1.0, 0.0, width)
+    if w.any():
+        holds = Format.to_hold(min(float(w.min()), -(2.0**-40)), max(float(w.max()), 0.0), width)
+    else:
+        holds = Format.to_hold(-1.0, 0.0, width)
     if method == "max":
         return holds.frac
     return min((Format(width, holds.frac + k) for k in range(3)), key=lambda form: _loss(w, form)).frac
