@@ -116,9 +116,14 @@ class Network(wiring.Component):
         return self.engines if every else self.engines[:-1]
 
     @property
+    def bounding(self) -> Engine:
+        """The engine that bounds the rate: the slowest of those that work every time step."""
+        return max(self.recurrent, key=lambda engine: engine.cycles_per_step)
+
+    @property
     def cycles_per_step(self) -> int:
         """Cycles of a time step in steady state: those of the slowest engine that works every step."""
-        return max(engine.cycles_per_step for engine in self.recurrent)
+        return self.bounding.cycles_per_step
 
     @property
     def latency(self) -> int:
@@ -131,7 +136,7 @@ class Network(wiring.Component):
     @property
     def ideal_cycles_per_step(self) -> float:
         """Multiplications over lanes, of the engine that bounds the rate."""
-        return max(engine.ideal_cycles_per_step for engine in self.recurrent)
+        return self.bounding.ideal_cycles_per_step
 
     @property
     def lanes(self) -> int:

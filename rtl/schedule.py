@@ -156,7 +156,8 @@ class Schedule:
     def latency(self) -> int:
         """Cycles from the transfer of a step's last input element to that of its last output element.
 
-        The engine is idle before, and the output is taken at once. With the engine idle no gap precedes the first phase.
+        The engine is idle before, and the output is taken at once. With the engine idle no gap precedes the first
+        phase.
         """
         issued = sum(p.cycles + (p.gap if k else 0) for k, p in enumerate(self.phases))
         last = self.phases[-1]
