@@ -33,9 +33,9 @@ def run_amaranth(
 
     Args:
         vcd: a waveform file to write.
-        expected: the values that each probe should show, in order. The waveform then carries them: ``expected_NAME`` is
-            what the probe's value, or while it is not valid its next one, should be, and ``wrong_NAME`` is 1 in a cycle in
-            which it is another.
+        expected: the values that each probe should show, in order. The waveform then carries them: ``expected_NAME``
+            is what the probe's value, or while it is not valid its next one, should be, and ``wrong_NAME`` is 1 in a
+            cycle in which it is another.
 
     Raises:
         UsageError: a waveform file that cannot be written.

@@ -56,7 +56,7 @@ def shared_library(name: str, source: Callable[[], str], flags: Sequence[str], k
     command = compiler()
     if command is None:
         chosen = os.environ.get("CXX", "").strip()
-        what = f"CXX must name a C++ compiler, not {chosen!r}" if chosen else "A C++ compiler must be installed for this"
+        what = f"CXX must name a C++ compiler, not {chosen!r}" if chosen else "A C++ compiler must be installed"
         raise UsageError(f"{what}: install g++ or clang++, or choose the simulator amaranth")
     made_from = "\0".join((*command, _version(command), *flags, key))
     digest = hashlib.sha256(made_from.encode()).hexdigest()[:32]

@@ -10,7 +10,6 @@ import importlib.metadata
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -46,10 +45,9 @@ def run_cxxrtl(network: Network, stimulus: Stimulus, progress: Progress | None =
 class _Partner(ctypes.Structure):
     """``Partner`` of driver.cpp."""
 
-    _fields_ = [("pattern", ctypes.c_void_p), ("period", ctypes.c_int64), ("waits", ctypes.c_int64)]  # noqa: RUF012
+    _fields_ = [("pattern", ctypes.c_void_p), ("period", ctypes.c_int64), ("waits", ctypes.c_int64)]
 
 
-_POINTERS = ("payloads", "input_cycles", "outputs", "output_cycles")
 _PROBES = ("probe_values", "probe_cycles", "probe_capacities", "probe_counts")
 _STATE = ("cycle", "cycles", "sent", "received", "quiet", "offered", "input_ready", "output_valid", "unsettled")
 
@@ -57,7 +55,7 @@ _STATE = ("cycle", "cycles", "sent", "received", "quiet", "offered", "input_read
 class _Run(ctypes.Structure):
     """``Run`` of driver.cpp."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("input", _Partner), ("output", _Partner),
         ("payloads", ctypes.c_void_p), ("input_cycles", ctypes.c_void_p), ("count", ctypes.c_int64),
         ("outputs", ctypes.c_void_p), ("output_cycles", ctypes.c_void_p),
@@ -161,10 +159,9 @@ def _member(name: str) -> str:
 
 def _names(network: Network) -> str:
     """The macros that ``driver.cpp`` reads the ports' names from."""
-    names: Mapping[str, str] = {
-        "CLK": "clk", "RST": "rst",
-        **{f"{port.upper()}_{part.upper()}": f"{port}__{part}" for port in "io" for part in ("payload", "valid", "ready")},
-    }  # fmt: skip
+    names = {"CLK": "clk", "RST": "rst"}
+    for port in "io":
+        names |= {f"{port}_{part}".upper(): f"{port}__{part}" for part in ("payload", "valid", "ready")}
     lines = [f"#define {macro} {_member(name)}" for macro, name in names.items()]
     lines.append(f"#define PREVIOUS_CLK prev_{_member('clk')}")
     probes = (f"X({_member(port)}, {_member(port + '_valid')})" for port in network.probes.values())

@@ -11,7 +11,18 @@ from hwrnn.errors import UsageError
 from hwrnn.fixed import Format
 from hwrnn.rtl.network import Network
 
-__all__ = ["STALLS", "TAIL", "Progress", "Recording", "Stall", "Stimulus", "packed", "stall_named", "stimulus", "unpacked"]
+__all__ = [
+    "STALLS",
+    "TAIL",
+    "Progress",
+    "Recording",
+    "Stall",
+    "Stimulus",
+    "packed",
+    "stall_named",
+    "stimulus",
+    "unpacked",
+]
 
 #: Called now and then with the input elements transferred so far and their number in all.
 Progress = Callable[[int, int], None]
@@ -26,9 +37,10 @@ _PERIOD = 4096  # of a stall's pattern, in cycles
 class Stall:
     """When a port's partner is willing.
 
-    With both ports' signals of cycle ``t`` written as ``valid[t]`` and ``ready[t]`` (0 before cycle 0), the output's partner
-    drives ``ready[t] = pattern[t] and (valid[t - 1] or not waits)``; the input's partner raises ``valid[t]`` when it has an
-    element and ``pattern[t] and (ready[t - 1] or not waits)``, and holds it until the transfer, whatever the pattern says.
+    With a port's signals of cycle ``t`` written as ``valid[t]`` and ``ready[t]`` (0 before cycle 0), the output's
+    partner drives ``ready[t] = pattern[t] and (valid[t - 1] or not waits)``; the input's partner raises ``valid[t]``
+    when it has an element and ``pattern[t] and (ready[t - 1] or not waits)``, and holds it until the transfer,
+    whatever the pattern says.
 
     Attributes:
         pattern: uint8 (cycles,), repeated.
@@ -90,11 +102,12 @@ class Recording:
     """What a run recorded. A run that was given up has fewer outputs than expected.
 
     Attributes:
-        outputs, last, output_cycles: int64 (n,): every element transferred at the output, its ``last``, and the cycle of its
-            transfer. Cycles count from 0, the first after reset.
+        outputs, last, output_cycles: int64 (n,): every element transferred at the output, its ``last``, and the cycle
+            of its transfer. Cycles count from 0, the first after reset.
         input_cycles: int64 (m,): the cycle of each input element's transfer.
         cycles: cycles up to the last expected output's transfer, or to the point where the run was given up.
-        probes: by ``(layer, value)``: the int64 values in order and the cycle in which each appeared; empty if not probed.
+        probes: by ``(layer, value)``: the int64 values in order and the cycle in which each appeared; empty if not
+            probed.
         seconds: wall time of the run itself, without building.
     """
 

@@ -1,0 +1,54 @@
+"""The closed forms of cycles and latency, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hwrnn.rtl.network import Network
+from hwrnn.sim.stimuli import Recording
+
+__all__ = ["measured_latency", "rate_is_bounded_by_steps", "step_distances", "typical"]
+
+
+def step_distances(network: Network, recording: Recording, lengths: np.ndarray) -> np.ndarray:
+    """Cycles between consecutive time steps of the same sequence, int64 (n,), at the engine that bounds the rate.
+
+    Seen at the last unit of its output where that is probed, else at the input port, which the network throttles to its
+    own rate as soon as everything before that engine is full.
+    """
+    engine = network.engines.index(network.bounding)
+    layer = network.bounding.layer
+    key = (engine, layer.cell.output)
+    sequences = np.repeat(np.arange(len(lengths)), lengths)
+    if key in recording.probes:
+        times, full = recording.probes[key][1][layer.units - 1 :: layer.units], 0
+    else:
+        times, full = recording.input_cycles[network.model.inputs - 1 :: network.model.inputs], 4 * (engine + 1)
+    sequences = sequences[: len(times)]
+    distances = np.diff(times)[sequences[1:] == sequences[:-1]]
+    return np.asarray(distances[full:])
+
+
+def typical(distances: Sequence[np.ndarray]) -> int | None:
+    """The distance found most often; None where there is none."""
+    every = np.concatenate([np.empty(0, np.int64), *distances])
+    if not len(every):
+        return None
+    found, counts = np.unique(every, return_counts=True)
+    return int(found[counts.argmax()])
+
+
+def rate_is_bounded_by_steps(network: Network, lengths: np.ndarray) -> bool:
+    """Whether the head, where it works once for a sequence, is done before the next one ends."""
+    if network.engines[-1] in network.recurrent:
+        return True
+    return network.engines[-1].cycles_per_step <= int(lengths.min()) * network.cycles_per_step
+
+
+def measured_latency(recording: Recording, outputs: int) -> int | None:
+    """Cycles from the last input's transfer to that of the last of so many outputs; None where it never came."""
+    if len(recording.outputs) < outputs or not len(recording.input_cycles):
+        return None
+    return int(recording.output_cycles[outputs - 1] - recording.input_cycles[-1])

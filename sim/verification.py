@@ -1,0 +1,171 @@
+"""The whole comparison: golden and hardware on the same sequences, every stored value of every step."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from hwrnn.errors import UsageError
+from hwrnn.golden import golden
+from hwrnn.model import Model, check_input
+from hwrnn.quantization import QuantizedModel
+from hwrnn.rtl.network import Network
+from hwrnn.sim.amaranth_simulator import run_amaranth
+from hwrnn.sim.comparison import expected_values
+from hwrnn.sim.cxxrtl import compiler_available, run_cxxrtl
+from hwrnn.sim.findings import Findings, Runner
+from hwrnn.sim.report import Report
+from hwrnn.sim.scoring import Targets
+from hwrnn.sim.stimuli import Progress, stimulus
+
+__all__ = ["SIMULATORS", "check", "simulate"]
+
+SIMULATORS = ("cxxrtl", "amaranth", "icarus", "verilator")
+
+_AT_ONCE = 1 << 23  # values recorded in one run; more sequences are run in turn
+
+
+def simulate(
+    model: QuantizedModel,
+    x: Any,
+    lengths: Any = None,
+    *,
+    lanes: Any = 16,
+    simulator: str | None = None,
+    argmax: bool = False,
+    input_stall: str = "always",
+    output_stall: str = "always",
+    count: int | None = None,
+    vcd: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    float_model: Model | None = None,
+    y: Any = None,
+    network: Network | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Run sequences through golden and hardware and compare every stored value of every unit and step.
+
+    Args:
+        model: the quantized model.
+        x, lengths: float (N, T, inputs) and int (N,), as ``predict`` takes them.
+        lanes: the budget of multipliers, as ``hwrnn.rtl.Network`` takes it.
+        simulator: ``cxxrtl``, ``amaranth``, ``icarus`` or ``verilator``. None takes CXXRTL, or where there is no C++
+            compiler Amaranth's own simulator with a warning. The last two run the emitted Verilog and compare only
+            what leaves its port.
+        argmax: whether the hardware returns the index of the largest output.
+        input_stall, output_stall: one of ``STALLS``.
+        count: only the first sequences.
+        vcd: a waveform file to write: of the first sequence that differs and the one before it, or of the very first.
+            It comes from Amaranth's simulator and carries ``expected_NAME`` beside every probe.
+        seed: of the stalls.
+        float_model: to compare the outputs with.
+        y: labels or targets to score with.
+        network: simulated in place of a new one, with its own lanes and argmax.
+        progress: called with the input elements done and their number.
+
+    Raises:
+        UsageError: an argument outside its range, data that do not fit the model, or a simulator that is not there.
+    """
+    if not isinstance(model, QuantizedModel):
+        raise UsageError("Model must be quantized to be simulated: quantize it first")
+    x, lengths = check_input(x, lengths, model.inputs)
+    if count is not None:
+        if not isinstance(count, (int, np.integer)) or isinstance(count, bool) or count < 1:
+            raise UsageError(f"Count must be a whole number of at least 1, not {count!r}")
+        x, lengths, y = x[:count], lengths[:count], None if y is None else np.asarray(y)[:count]
+    targets = None if y is None else Targets(model, y, lengths)
+    name = _chosen(simulator)
+    inside = name in ("cxxrtl", "amaranth")
+    if network is None:
+        network = Network(model, lanes, argmax, probed=inside)
+    elif not inside:
+        raise UsageError(f"Network must be simulated by cxxrtl or amaranth, not by {name}, which builds its own")
+    run = _runner(name, model, lanes, argmax)
+    raw, stalls = model.quantize_input(x), (input_stall, output_stall, seed)
+    findings = Findings(model, network)
+    total = int(lengths.sum()) * model.inputs
+    for part in _parts(network, lengths):
+        done = int(lengths[: part.start].sum()) * model.inputs
+        told = None if progress is None else lambda sent, _, done=done: progress(done + sent, total)
+        findings.add(run, raw[part], lengths[part], part.start, stalls, told)
+    if progress is not None:
+        progress(total, total)
+    steady = input_stall == output_stall == "always"
+    if steady and inside:
+        findings.measure_latency(run, raw)
+    report = findings.report(name, x, lengths, steady, float_model, targets)
+    if vcd is not None:
+        failing = 0 if report.first_difference is None else report.first_difference.sequence
+        last = len(lengths) - 1 if failing is None else failing
+        some = slice(max(last - (report.mismatches > 0), 0), last + 1)
+        shown = network if inside else Network(model, lanes, argmax, probed=True)
+        _write_waveform(model, shown, raw[some], lengths[some], stalls, vcd)
+    return report
+
+
+def check(model: QuantizedModel, x: Any, lengths: Any = None, **options: Any) -> Report:
+    """Simulate as :func:`simulate` does, and insist on golden's values and on the closed forms.
+
+    Raises:
+        AssertionError: names the first difference.
+        UsageError: as :func:`simulate`.
+    """
+    report = simulate(model, x, lengths, **options)
+    if report.fault is not None:
+        raise AssertionError(f"{report.fault} ({report.mismatches} of {report.compared} values differ)")
+    return report
+
+
+def _chosen(simulator: str | None) -> str:
+    if simulator is None:
+        if compiler_available():
+            return "cxxrtl"
+        warnings.warn(
+            "There is no C++ compiler (g++ or clang++): simulating in Amaranth's own simulator, which is slow",
+            stacklevel=3,
+        )
+        return "amaranth"
+    if simulator not in SIMULATORS:
+        raise UsageError(f"Simulator must be one of {', '.join(SIMULATORS)}, not {simulator!r}")
+    return simulator
+
+
+def _runner(name: str, model: QuantizedModel, lanes: Any, argmax: bool) -> Runner:
+    if name == "cxxrtl":
+        return run_cxxrtl
+    if name == "amaranth":
+        return run_amaranth
+    from hwrnn.sim.verilog import run_verilog
+
+    return lambda network, stimulus, progress: run_verilog(model, lanes, argmax, stimulus, name)
+
+
+def _parts(network: Network, lengths: np.ndarray) -> Iterator[slice]:
+    """Consecutive sequences that are simulated in one run, so that what is recorded fits into memory."""
+    stack = network.model.stack
+    values = sum(stack[layer].units for layer, _ in network.probes) + network.model.inputs + network.model.outputs
+    first = steps = 0
+    for n, length in enumerate(lengths.tolist()):
+        if steps and (steps + length) * values > _AT_ONCE:
+            yield slice(first, n)
+            first, steps = n, 0
+        steps += length
+    yield slice(first, len(lengths))
+
+
+def _write_waveform(
+    model: QuantizedModel,
+    network: Network,
+    raw: np.ndarray,
+    lengths: np.ndarray,
+    stalls: tuple[str, str, int],
+    path: str | os.PathLike[str],
+) -> None:
+    result = golden(model, raw, lengths, keep=True)
+    probes = expected_values(model, network, result, lengths)[: len(network.probes)]
+    expected = {(one.layer, one.value): one.values for one in probes}
+    run_amaranth(network, stimulus(network, raw, lengths, *stalls), vcd=path, expected=expected)
