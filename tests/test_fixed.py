@@ -13,6 +13,9 @@ import oracle
 from hwrnn.activations import NONLINEARITIES, PiecewiseLinear, nonlinearity
 from hwrnn.fixed import Fixed, Format, Number, bits_for, integers, point_of, round_half_up, signed_powers
 
+settings.register_profile("seeded", derandomize=True, deadline=None)
+settings.load_profile("seeded")
+
 FORMATS = st.builds(
     lambda width, frac, signed: Format(width + signed, frac, signed),
     st.integers(1, 40),
@@ -256,6 +259,26 @@ def test_functions_on_one_sided_intervals(name, lo, hi):
     expected = [oracle.function(name)(Fraction(n, 16)) for n in raw.tolist()]
     assert [value_of(result, k) for k in range(len(raw))] == expected
     assert result.raw.min() == result.lo and result.raw.max() == result.hi
+
+
+def test_functions_bounded_above_only():
+    zero, one = Fraction(0), Fraction(1)
+    below = PiecewiseLinear("", None, (zero,), (one, zero), (zero, zero))  # min(x, 0)
+    assert below.as_clip() == (1, 0, (None, 0))
+    for lo, hi in ((-5, -2), (-3, 4), (2, 6)):
+        raw = np.arange(lo, hi + 1)
+        result = Fixed(raw.astype(float), 0, lo, hi).apply(below)
+        assert result.raw.tolist() == np.minimum(raw, 0).tolist()
+        assert (result.lo, result.hi) == (min(lo, 0), min(hi, 0))
+
+
+@pytest.mark.parametrize("bits", [52, 53, 62, 63, 64, 65])
+def test_constants_aligned_beyond_every_integer_type(bits):
+    """A constant has no dimensions, and numpy would make a machine integer of it, which wraps."""
+    x = Fixed.of([5], Format(4, bits))
+    for constant in (1, -1, Fraction(3, 4), -2):
+        assert value_of(x + constant) == Fraction(5, 2**bits) + constant
+        assert value_of(constant - x) == constant - Fraction(5, 2**bits)
 
 
 def test_a_product_beyond_float_whose_sum_is_not():
