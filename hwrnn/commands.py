@@ -100,7 +100,7 @@ def run_train(given: Any) -> int:
     )  # fmt: skip
     names = ("epochs", "batch", "rate", "noise", "validation", "patience", "checkpoint", "loss")
     options = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
-    model = train(model, data, seed=given.seed, resume=given.resume, progress=report.Progress("train"), **options)
+    model = train(model, data, seed=given.seed, resume=given.resume, progress=epochs_bar("train"), **options)
     save(model, given.output)
     metric, value = measured(model, data)
     _, fitted = measured(model, data, on_train=True)
@@ -123,6 +123,17 @@ def run_train(given: Any) -> int:
     return 0
 
 
+def epochs_bar(what: str) -> Any:
+    """A progress of training as a bar of epochs."""
+    bar = report.Progress(what)
+
+    def show(now: Any) -> None:
+        held = "" if now.validation is None else f", validation {now.validation:.4f}"
+        bar(now.epoch, now.epochs, f"epochs, loss {now.loss:.4f}{held}")
+
+    return show
+
+
 def parameters_of(model: Model) -> int:
     """The number of trained parameters."""
     return sum(p.size for layer in model.stack for p in layer.parameters.values())
@@ -130,9 +141,11 @@ def parameters_of(model: Model) -> int:
 
 def measured(model: Model | QuantizedModel, data: Dataset, on_train: bool = False) -> tuple[str, float]:
     """The metric's name and value on the evaluation part (or the training part) of a data set."""
-    from hwrnn.training.metrics import evaluate
+    from hwrnn.training import evaluate
 
-    return evaluate(model, data.train if on_train else data.evaluation)
+    part = data.train if on_train else data.evaluation
+    name, value = next(iter(evaluate(model.predict, part, data.task, data.per_step).items()))
+    return name, value
 
 
 def run_quantize(given: Any) -> int:
@@ -142,7 +155,7 @@ def run_quantize(given: Any) -> int:
     model, data = float_model(given.model), dataset_of(given)
     check_fits(model, data)
     check_output(given.output)
-    more = {"progress": report.Progress("fine-tune")} if given.finetune else {}
+    more = {"progress": epochs_bar("fine-tune")} if given.finetune else {}
     result = quantize(
         model, data, given.bits, weight_bits=given.weight_bits, activation_bits=given.activation_bits,
         state_bits=given.state_bits, cell_bits=given.cell_bits, method=given.method, finetune=given.finetune, **more,

@@ -64,13 +64,14 @@ class Progress:
         self.what, self.stream, self.every = what, stream or sys.stderr, every
         self.bar = self.stream.isatty()
         self.last = self.start = time.monotonic()
-        self.drawn = False
+        self.ended = False
 
     def __call__(self, done: float, total: float, words: str = "") -> None:
         now = time.monotonic()
         finished = done >= total
-        if not finished and now - self.last < (0.1 if self.bar else self.every):
+        if self.ended or (not finished and now - self.last < (0.1 if self.bar else self.every)):
             return
+        self.ended = finished
         self.last = now
         if self.bar:
             filled = int(24 * done / max(total, 1))
@@ -80,7 +81,6 @@ class Progress:
                 self.stream.write("\n")
         else:
             self.stream.write(f"{self.what}: {done:g}/{total:g} {words}".rstrip() + f" ({now - self.start:.1f} s)\n")
-        self.drawn = True
         self.stream.flush()
 
 
