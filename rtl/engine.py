@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """The engine: one layer, element by element, step by step.
 
 The front issues one column a cycle: the address of an operand and of a word of weights. It alone can wait: for an

@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """A network of engines: layers in sequence, joined by streams, with the head behind them."""
 
 from __future__ import annotations
@@ -77,6 +78,9 @@ class Network(wiring.Component):
     Raises:
         UsageError: a budget below 1, or not one for each layer.
     """
+
+    # A network is also asked for its figures alone; Amaranth warns of a component that nobody builds.
+    _MustUse__silence = True
 
     def __init__(self, model: QuantizedModel, lanes: Any = 16, argmax: bool = False, probed: bool = False) -> None:
         self.model, self.argmax = model, argmax
