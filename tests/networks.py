@@ -1,0 +1,29 @@
+"""Small random networks in integers, and data that saturate them."""
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from hwrnn.model import build_model
+from hwrnn.quantization import quantize
+
+BACK_TO_BACK = (4, 1, 3)  # lengths: a sequence of one step between two longer ones
+
+
+def network_of(cell="lstm", inputs=2, units=3, outputs=3, *, lengths=BACK_TO_BACK, seed=0, bits=8, widths=None, **options):
+    """A quantized model, float inputs (N, T, inputs) and lengths.
+
+    The data reach twice as far as those that the formats were chosen on, and the weights are large: every kind of
+    rounding and saturation happens.
+    """
+    rng = np.random.default_rng([seed, inputs, 0x5EED])
+    model = build_model(inputs, outputs, cell=cell, hidden=units, seed=seed, **options)
+    for layer in model.stack:
+        for name, values in layer.parameters.items():
+            values *= 2
+            if name.endswith("b"):
+                values += 0.3 * rng.standard_normal(values.shape)
+    lengths = np.array(lengths)
+    x = rng.standard_normal((len(lengths), lengths.max(), inputs)).astype(np.float32)
+    calibration = SimpleNamespace(train=SimpleNamespace(x=x / 2, lengths=lengths))
+    return quantize(model, calibration, bits, **(widths or {})), x, lengths
