@@ -161,6 +161,12 @@ def test_the_catalogue():
         assert {cls.default_sigma, cls.default_phi} <= set(NONLINEARITIES)
 
 
+def test_the_order_of_rows():
+    """Model files store parameters in this order."""
+    rows = {"rnn": "h", "lstm": "i f o g", "gru": "r z nx nh", "gru-reset-before": "r z n", "ligru": "z n", "mingru": "z n"}
+    assert {name: " ".join(cell_named(name).gates) for name in NAMES} == rows
+
+
 def test_defaults():
     assert cell_named("ligru").phi.name == "relu1" and cell_named("lstm").sigma.name == "hard_sigmoid"
     assert cell_named("lstm", "sigmoid", "tanh", 2).clip == 2

@@ -1,6 +1,7 @@
 """The integer reference against the oracle, value by value."""
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import oracle
 from hwrnn.activations import NONLINEARITIES, PARAMETRIC
 from hwrnn.cells import CELLS
 from hwrnn.errors import UsageError
+from hwrnn.fixed import Format
 from hwrnn.golden import golden
 from hwrnn.model import build_model
 from hwrnn.quantization import quantize
@@ -114,6 +116,17 @@ def test_wide_formats_leave_float64(cell):
     q, raw, lengths = quantized(cell, 32, outputs=2, count=2, steps=3)
     assert max(hi for layer in q.stack for lo, hi in layer.accumulators.values()) > 2**53
     assert_equal_oracle(q, raw, lengths)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_sums_beyond_float64_are_exact_to_the_last_bit(cell):
+    """Pre-activations stored at the accumulator's own fraction, so that no rounding hides a lost bit."""
+    q, raw, lengths = quantized(cell, 31, count=2, steps=3, gain=0.3)
+    layer = q.layers[0]
+    fine = {f"a.{gate}": Format(63, frac) for gate, frac in layer.formats.bias_frac.items()}
+    formats = replace(layer.formats, values={**layer.formats.values, **fine})
+    result = assert_equal_oracle(replace(q, layers=(replace(layer, formats=formats),)), raw, lengths)
+    assert max(np.abs(result.values[0, name]).max() for name in fine) > 2**54
 
 
 @pytest.mark.parametrize("gate", ["sigmoid", "hard_sigmoid", "leaky_relu", "relu6"])
