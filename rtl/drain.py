@@ -26,7 +26,8 @@ class Drain(wiring.Component):
     """Hold registers and element-wise path of phase ``index``.
 
     Ports:
-        done, done_Q, flags: as the front shows them with the column that ends a group, or its pass Q, in cycle 0.
+        done, done_Q: as the front shows them with the column that ends a group, or its pass Q, in cycle 0.
+        first, emits, last_step, bank: the flags of that column.
         sum_N, first_N: of the lanes, in cycle ``MAC_STAGES - 1``.
         unit: the unit that enters the path in the next cycle, to address old values.
         old_NAME: what the path reads back, a cycle after ``unit``.
@@ -41,7 +42,8 @@ class Drain(wiring.Component):
         self.olds = lines.olds_of(index)
         self.read_back = (*self.olds, *lines.crossing(index))
         self.unit_shape = range(max(layer.units, 2))
-        ports: dict[str, Any] = {"done": In(1), "flags": In(FLAGS), "unit": Out(self.unit_shape)}
+        ports: dict[str, Any] = {"done": In(1), "unit": Out(self.unit_shape)}
+        ports |= {flag: In(1) for flag in FLAGS.members}
         ports |= {f"done_{q}": In(1) for q in range(p.passes - 1)}
         ports |= {f"sum_{n}": In(lanes.sum_shape) for n in range(p.lanes)}
         ports |= {f"first_{n}": In(lanes.sum_shape) for n in range(p.lanes) if hasattr(lanes, f"first_{n}")}
@@ -60,7 +62,7 @@ class Drain(wiring.Component):
         p, units = self.plan, self.layer.units
         path = ElementWise.build(m, self.layer, self.index, "path")
         done = delayed(m, self.done, MAC_STAGES - 1, "done", reset=True)
-        flags = delayed(m, self.flags.as_value(), MAC_STAGES - 1, "flags")
+        flags = delayed(m, Cat(getattr(self, flag) for flag in FLAGS.members), MAC_STAGES - 1, "flags")
         left = Signal(range(max(p.parallel, 2)))
         active = Signal()
         m.d.comb += active.eq(done | (left != 0))
@@ -78,7 +80,7 @@ class Drain(wiring.Component):
                 m.d.sync += register.eq(Mux(done, sums[u, gate], following))
             m.d.comb += signal.eq(hold[0])
         held = Signal(FLAGS, reset_less=True)
-        unit, valid = Signal(self.unit_shape, reset_less=True), Signal()
+        unit, valid = Signal(self.unit_shape, name="path_unit", reset_less=True), Signal(name="path_valid")
         m.d.sync += [unit.eq(self.unit), valid.eq(active)]
         with m.If(done):
             m.d.sync += held.eq(flags)

@@ -31,15 +31,15 @@ __all__ = ["Engine"]
 class Engine(wiring.Component):
     """One layer as a stream component.
 
-    In steady state a time step takes ``cycles_per_step`` cycles, and a single one ``latency`` cycles from the transfer of
-    its last input element to that of its last output element; both are exact.
+    In steady state a time step takes ``cycles_per_step`` cycles, and a single one ``latency`` cycles from the transfer
+    of its last input element to that of its last output element; both are exact.
 
     Args:
         layer: of a quantized model.
         lanes: the budget of multipliers, at least 1.
         every_step: whether the output leaves at every step, or at the last of a sequence only.
-        probed: whether every stored value gets ports ``probe_NAME`` and ``probe_NAME_valid`` (a pre-activation's name is
-            ``a_GATE``); values appear in the order of steps and units.
+        probed: whether every stored value gets ports ``probe_NAME`` and ``probe_NAME_valid`` (a pre-activation's name
+            is ``a_GATE``); values appear in the order of steps and units.
 
     Ports:
         i: stream of input elements, ``last`` with the last element of a sequence's last vector.
@@ -121,18 +121,19 @@ class Engine(wiring.Component):
             memories[name] = Memory(shape=shape(values[name]), depth=max(depth, 2), init=[])
             m.submodules[f"vector_{name}"] = memories[name]
 
-        bank, state_bank, full, ends = Signal(), Signal(), Signal(2), Signal(2)
+        names = ("bank", "state_bank", "last_step", "emits", "go", "finishes")
+        bank, state_bank, last_step, emits, go, finishes = (Signal(name=name) for name in names)
+        full, ends = Signal(2, name="full"), Signal(2, name="ends")
         first = Signal(init=1)  # the step is the first of its sequence
-        last_step, emits, go, finishes = Signal(), Signal(), Signal(), Signal()
         self._fill(m, inputs, full, ends)
         # Room at the output is promised when a group's last column is issued.
         credits = Signal(range(self.schedule.buffer + 1), init=self.schedule.buffer)
         final = len(self.drains) - 1
         m.d.comb += [
-            last_step.eq(ends.bit_select(bank, 1)),
+            last_step.eq(Mux(bank, ends[1], ends[0])),
             emits.eq(1 if self.every_step else last_step),
             finishes.eq(getattr(front, f"done_{final}") & emits),
-            go.eq(full.bit_select(bank, 1) & front.settled & ~(finishes & (credits < front.need))),
+            go.eq(Mux(bank, full[1], full[0]) & front.settled & ~(finishes & (credits < front.need))),
             front.go.eq(go),
         ]
         m.d.sync += credits.eq(credits + buffer.taken - Mux(go & finishes, front.need, 0))
@@ -145,10 +146,11 @@ class Engine(wiring.Component):
             lanes.restart.eq(front.ends_step),
             lanes.start.eq(front.start),
             lanes.second.eq(front.second),
-            lanes.row_pass.eq(front.row_pass),
-            lanes.phase.eq(front.phase),
             lanes.operand.eq(self._operand(m, front, memories, bank, state_bank, first)),
         ]
+
+        if lanes.needs_place:
+            m.d.comb += [lanes.row_pass.eq(front.row_pass), lanes.phase.eq(front.phase)]
 
         by_unit = {}
         for name in self._by_unit:
@@ -158,7 +160,7 @@ class Engine(wiring.Component):
             m.submodules[f"drain_{k}"] = drain
             m.d.comb += [
                 drain.done.eq(go & getattr(front, f"done_{k}")),
-                drain.flags.as_value().eq(Cat(first, emits, last_step, state_bank)),
+                Cat(drain.first, drain.emits, drain.last_step, drain.bank).eq(Cat(first, emits, last_step, state_bank)),
             ]
             for q in range(drain.plan.passes - 1):
                 m.d.comb += getattr(drain, f"done_{q}").eq(go & getattr(front, f"done_{k}_{q}"))
@@ -174,10 +176,10 @@ class Engine(wiring.Component):
 
     def _fill(self, m: Module, inputs: Memory, full: Signal, ends: Signal) -> None:
         """Take input elements into the bank that is free."""
-        count, into = Signal(range(max(self.layer.inputs, 2))), Signal()
+        count, into = Signal(range(max(self.layer.inputs, 2)), name="count"), Signal(name="into")
         write = inputs.write_port()
         m.d.comb += [
-            self.i.ready.eq(~full.bit_select(into, 1)),
+            self.i.ready.eq(~Mux(into, full[1], full[0])),
             write.addr.eq(Cat(count[: _bits(self.layer.inputs)], into)),
             write.data.eq(self.i.payload.data),
             write.en.eq(self.i.valid & self.i.ready),

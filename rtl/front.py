@@ -53,9 +53,10 @@ class Front(wiring.Component):
         m = Module()
         phases = self.schedule.phases
         group = Signal(range(max(2, *(p.groups for p in phases))))
-        column_ends, operand_ends, pass_ends, group_ends = Signal(), Signal(), Signal(), Signal()
+        column_ends, operand_ends = Signal(name="column_ends"), Signal(name="operand_ends")
+        pass_ends, group_ends = Signal(name="pass_ends"), Signal(name="group_ends")
         longest = max(p.gap + p.gap_column for p in phases)
-        waiting = Signal(range(longest + 1)) if any(p.gap for p in phases) else Const(0)
+        waiting = Signal(range(longest + 1), name="waiting") if any(p.gap for p in phases) else Const(0)
         m.d.comb += self.settled.eq(1)
         with m.Switch(self.source):
             for n, (k, name) in enumerate(self.sources):
@@ -79,7 +80,7 @@ class Front(wiring.Component):
                 with m.Case(k):
                     m.d.comb += pass_ends.eq(self.row_pass == p.passes - 1)
                     m.d.comb += group_ends.eq(group == p.groups - 1)
-        row_done, group_done, phase_done = Signal(), Signal(), Signal()
+        row_done, group_done, phase_done = (Signal(name=f"{what}_done") for what in ("row", "group", "phase"))
         m.d.comb += [
             row_done.eq(column_ends & operand_ends),
             group_done.eq(row_done & pass_ends),

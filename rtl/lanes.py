@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -28,8 +28,9 @@ def operand_shape(layer: QuantizedLayer) -> tuple[int, int]:
 class Lanes(wiring.Component):
     """``schedule.lanes`` multipliers with their memories.
 
-    A column is issued in cycle 0 (``issue``, ``start``: the first column of a row's first or second gate). The caller drives
-    ``operand`` in cycle 2. ``finished`` of a column stands in cycle 4, ``first`` beside it for rows of two gates.
+    A column is issued in cycle 0 (``issue``, ``start``: the first column of a row's first or second gate). The caller
+    drives ``operand`` in cycle 2. The sums with a column in them stand in cycle 4, ``first`` beside them for rows of
+    two gates.
 
     Args:
         layer: weights, biases, formats.
@@ -45,14 +46,20 @@ class Lanes(wiring.Component):
         self.weight_width = max(f.width for f in layer.formats.weights.values())
         self.operand_shape = shape_of(*operand_shape(layer))
         self.words, self.bias_words = self._contents()
+        everywhere = sum(p.passes for p in schedule.phases)
+        #: whether phase and pass decide what a lane does with ``second``
+        self.needs_place = any(0 < len(self._splits(lane)) < everywhere for lane in range(schedule.lanes))
+        place = {
+            "row_pass": In(range(max(2, *(p.passes for p in schedule.phases)))),
+            "phase": In(range(max(len(schedule.phases), 2))),
+        }
         super().__init__(
             {
                 "issue": In(1),
                 "restart": In(1),  # this issue is the last of a time step
                 "start": In(1),  # with issue: a row's first gate starts
                 "second": In(1),  # with issue: a row's second gate starts
-                "row_pass": In(range(max(p.passes for p in schedule.phases))),
-                "phase": In(range(len(schedule.phases))),
+                **(place if self.needs_place else {}),
                 "operand": In(self.operand_shape),
                 **{f"sum_{n}": Out(self.sum_shape) for n in range(schedule.lanes)},
                 **{f"first_{n}": Out(self.sum_shape) for n in range(schedule.lanes) if self._splits(n)},
@@ -104,7 +111,7 @@ class Lanes(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Memory, register, product, accumulator: one cycle each."""
         m = Module()
-        lanes, schedule = self.schedule.lanes, self.schedule
+        lanes = self.schedule.lanes
         word = Signal(range(max(len(self.words), 2)))
         bias_word = Signal(range(max(len(self.bias_words), 2)))
         starting = Signal()
@@ -127,8 +134,9 @@ class Lanes(wiring.Component):
         valid = self._later(m, self.issue, 3, "valid")
         start = self._later(m, self.start, 3, "start", reset_less=True)
         second = self._later(m, self.second, 3, "second", reset_less=True)
-        phase = self._later(m, self.phase, 3, "phase", reset_less=True)
-        row_pass = self._later(m, self.row_pass, 3, "row_pass", reset_less=True)
+        if self.needs_place:
+            phase = self._later(m, self.phase, 3, "phase", reset_less=True)
+            row_pass = self._later(m, self.row_pass, 3, "row_pass", reset_less=True)
         line = Signal(lanes * self.weight_width, reset_less=True)
         m.d.sync += line.eq(read.data)
         for lane in range(lanes):
@@ -147,9 +155,8 @@ class Lanes(wiring.Component):
             splits = self._splits(lane)
             if splits:
                 turn = Signal(name=f"turn_{lane}")
-                here = [(phase == k) & (row_pass == q) for k, q in splits]
-                always = len(splits) == sum(p.passes for p in schedule.phases)
-                m.d.comb += turn.eq(second & (1 if always else Cat(*here).any()))
+                here = [(phase == k) & (row_pass == q) for k, q in splits] if self.needs_place else [Const(1)]
+                m.d.comb += turn.eq(second & Cat(*here).any())
                 m.d.comb += load.eq(start | turn)
                 first = Signal(self.sum_shape, name=f"held_{lane}", reset_less=True)
                 with m.If(valid & turn):

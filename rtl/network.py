@@ -40,7 +40,7 @@ class ArgMax(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Compare as the elements arrive."""
         m = Module()
-        at, best_at = Signal(range(max(self.count, 2))), Signal(range(max(self.count, 2)))
+        at, best_at = (Signal(range(max(self.count, 2)), name=name) for name in ("at", "best_at"))
         best = Signal(shape(self.form), reset_less=True)
         better = Signal()
         m.d.comb += better.eq((at == 0) | (self.i.payload.data > best))
@@ -87,7 +87,7 @@ class Network(wiring.Component):
         stack = model.stack
         budgets = list(lanes) if isinstance(lanes, (list, tuple)) else [lanes] * len(stack)
         if len(budgets) != len(stack):
-            raise UsageError(f"Lanes must be given once or for each of the {len(stack)} layers, not {len(budgets)} times")
+            raise UsageError(f"Lanes must be given once or for each of {len(stack)} layers, not {len(budgets)} times")
         recurrent = len(model.layers)
         self.engines = tuple(
             Engine(layer, budget, every_step=model.every_step or k != recurrent - 1, probed=probed)
@@ -98,7 +98,9 @@ class Network(wiring.Component):
         self.output_format = self.picker.index_format if self.picker else model.output_format
         #: ``(layer, value)`` to the name of its probe port; ``NAME_valid`` stands beside it.
         self.probes = {
-            (k, name): f"layer{k}_{port}" for k, engine in enumerate(self.engines) for name, port in engine.probes.items()
+            (k, name): f"layer{k}_{port}"
+            for k, engine in enumerate(self.engines)
+            for name, port in engine.probes.items()
         }
         ports: dict[str, Any] = {
             "i": In(stream.Signature(element(self.input_format))),

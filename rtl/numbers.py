@@ -34,24 +34,26 @@ class Pipeline:
 
     def __init__(self, m: Module | None, prefix: str) -> None:
         self.m, self.prefix = m, prefix
-        self._count = 0
+        self._counts: dict[str, int] = {}
         self._delays: dict[int, list[Signal]] = {}
 
-    def signal(self, shape: Any, name: str | None = None) -> Signal:
-        """A new signal with a name that is the same in every run."""
-        if name is None:
-            self._count += 1
-            name = f"n{self._count}"
+    def signal(self, shape: Any, name: str) -> Signal:
+        """A new signal."""
         return Signal(shape, name=f"{self.prefix}_{name}", reset_less=True)
 
-    def wired(self, value: Any, shape: Any, name: str | None = None) -> Signal:
+    def counted(self, kind: str) -> str:
+        """A name that is the same in every run."""
+        self._counts[kind] = self._counts.get(kind, 0) + 1
+        return f"{kind}_{self._counts[kind]}"
+
+    def wired(self, value: Any, shape: Any, kind: str) -> Signal:
         """``value`` under a name: an expression that is used twice would be built twice."""
-        signal = self.signal(shape, name)
+        signal = self.signal(shape, self.counted(kind))
         if self.m is not None:
             self.m.d.comb += signal.eq(value)
         return signal
 
-    def register(self, value: Any, shape: Any, name: str | None = None) -> Signal:
+    def register(self, value: Any, shape: Any, name: str) -> Signal:
         """``value`` one cycle later."""
         later = self.signal(shape, name)
         if self.m is not None:
@@ -78,7 +80,7 @@ class Staged:
     value: Any
     stage: int | None
     pipeline: Pipeline
-    loose: bool = False  # an expression that still needs a named signal
+    loose: str = ""  # an expression that still needs a signal, named after what it computes
     registered: bool = False  # a product: the signal is a register
 
     def at(self, stage: int | None) -> Value:
@@ -107,10 +109,10 @@ class Wire(Number):
     def _make(self, raw: Staged, frac: int, lo: int, hi: int) -> Wire:
         if raw.loose:
             if raw.registered:
-                signal = raw.pipeline.register(raw.value, shape_of(lo, hi))
-                raw = replace(raw, value=signal, stage=(raw.stage or 0) + 1, loose=False, registered=False)
+                signal = raw.pipeline.register(raw.value, shape_of(lo, hi), raw.pipeline.counted(raw.loose))
+                raw = replace(raw, value=signal, stage=(raw.stage or 0) + 1, loose="", registered=False)
             else:
-                raw = replace(raw, value=raw.pipeline.wired(raw.value, shape_of(lo, hi)), loose=False)
+                raw = replace(raw, value=raw.pipeline.wired(raw.value, shape_of(lo, hi), raw.loose), loose="")
         return Wire(raw, frac, lo, hi)
 
     def _constant(self, value: int, frac: int) -> Wire:
@@ -121,42 +123,46 @@ class Wire(Number):
         stage = max(stages) if stages else None
         return self.raw.at(stage), other.raw.at(stage), stage
 
-    def _loose(self, value: Any, stage: int | None, registered: bool = False) -> Staged:
-        return Staged(value, stage, self.raw.pipeline, loose=True, registered=registered)
+    def _loose(self, kind: str, value: Any, stage: int | None, registered: bool = False) -> Staged:
+        return Staged(value, stage, self.raw.pipeline, loose=kind, registered=registered)
 
     def _add(self, other: Wire, bound: int) -> Staged:
         a, b, stage = self._meeting(other)
-        return self._loose(a + b, stage)
+        return self._loose("sum", a + b, stage)
 
     def _sub(self, other: Wire, bound: int) -> Staged:
         a, b, stage = self._meeting(other)
-        return self._loose(a - b, stage)
+        return self._loose("difference", a - b, stage)
 
     def _mul(self, other: Wire, bound: int) -> Staged:
         a, b, stage = self._meeting(other)
-        return self._loose(a * b, stage, registered=True)
+        return self._loose("product", a * b, stage, registered=True)
 
     def _left(self, n: int, bound: int) -> Staged:
-        return self._loose(self.raw.value << n, self.raw.stage)
+        return self._loose("shifted", self.raw.value << n, self.raw.stage)
 
     def _floor(self, n: int) -> Staged:
-        return self._loose(self.raw.value >> n, self.raw.stage)
+        value = self.raw.value
+        if n >= len(value):
+            return self._loose("floor", value >> n, self.raw.stage)
+        return self._loose("floor", _low(value[n:], value.shape()), self.raw.stage)
 
     def _clip(self, lo: int, hi: int) -> Staged:
         value = self.raw.value
-        result: Any = value
+        shape = shape_of(max(lo, self.lo), min(hi, self.hi))
+        result: Any = _low(value[: shape.width], shape)
         if self.hi > hi:
-            result = Mux(value > hi, Const(hi, shape_of(hi, hi)), result)
+            result = Mux(value > hi, Const(hi, shape), result)
         if self.lo < lo:
-            result = Mux(value < lo, Const(lo, shape_of(lo, lo)), result)
-        return self._loose(result, self.raw.stage)
+            result = Mux(value < lo, Const(lo, shape), result)
+        return self._loose("clipped", result, self.raw.stage)
 
     def _piecewise(
         self, knots: Sequence[int], slopes: Sequence[int], intercepts: Sequence[int], bound: int
     ) -> Staged:
         """Choose the two shifted terms and the intercept by piece, then add them once."""
         value, pipeline = self.raw.value, self.raw.pipeline
-        above = [pipeline.wired(value >= knot, 1) for knot in knots]
+        above = [pipeline.wired(value >= knot, 1, "above") for knot in knots]
         terms = [signed_powers_of(slope) for slope in slopes]
         depth = max(len(t) for t in terms)
         total: Any = _chosen(above, [Const(b, shape_of(min(intercepts), max(intercepts))) for b in intercepts])
@@ -167,7 +173,12 @@ class Wire(Number):
                 part = value << shift
                 parts.append(Const(0) if sign == 0 else part if sign > 0 else -part)
             total = total + _chosen(above, parts)
-        return self._loose(total, self.raw.stage)
+        return self._loose("piecewise", total, self.raw.stage)
+
+
+def _low(bits: Value, shape: Shape) -> Value:
+    """Bits with the sign of a shape."""
+    return bits.as_signed() if shape.signed else bits
 
 
 def signed_powers_of(slope: int) -> tuple[tuple[int, int], ...]:

@@ -45,7 +45,8 @@ class OutputBuffer(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """The queue is Amaranth's own."""
         m = Module()
-        m.submodules.queue = queue = fifo.SyncFIFOBuffered(width=self.form.width + 1, depth=max(self.depth, 2))
+        # Of 2 elements, one stands at the output and the memory behind has addresses of no bits.
+        m.submodules.queue = queue = fifo.SyncFIFOBuffered(width=self.form.width + 1, depth=max(self.depth, 3))
         m.d.comb += [
             queue.w_data.eq(self.payload.as_value()),
             queue.w_en.eq(self.write),
