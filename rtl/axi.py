@@ -1,0 +1,76 @@
+"""The network as a Verilog top: flat AXI4-Stream ports (Arm IHI 0051) instead of Amaranth's streams."""
+
+from __future__ import annotations
+
+from amaranth.hdl import ClockDomain, Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hwrnn.rtl.network import Network
+
+__all__ = ["AxiStreamTop", "padded"]
+
+
+def padded(width: int) -> int:
+    """The width of a ``tdata`` that carries elements of ``width`` bits: whole bytes."""
+    return -(-width // 8) * 8
+
+
+class AxiStreamTop(wiring.Component):
+    """A network between two AXI4-Stream ports; it adds no cycle.
+
+    Args:
+        network: with one element per transfer on both streams; its probes, if any, stay inside.
+
+    Ports:
+        aclk: clock of everything.
+        aresetn: synchronous, active low; it acts one cycle later, and while it does ``s_axis_tready`` and
+            ``m_axis_tvalid`` are low. A part that honours initial values also starts without it.
+        s_axis_tdata: the raw input element in the low bits; the bits above are ignored.
+        s_axis_tlast: with the last element of a sequence's last vector; ignored with all others.
+        m_axis_tdata: the raw output element, sign-extended or zero-extended as its format says.
+        m_axis_tlast: with the last element of a sequence's last output vector.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        super().__init__(
+            {
+                "aclk": In(1),
+                "aresetn": In(1),
+                "s_axis_tdata": In(padded(network.input_format.width)),
+                "s_axis_tvalid": In(1),
+                "s_axis_tready": Out(1),
+                "s_axis_tlast": In(1),
+                "m_axis_tdata": Out(padded(network.output_format.width)),
+                "m_axis_tvalid": Out(1),
+                "m_axis_tready": In(1),
+                "m_axis_tlast": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        """The network in a clock domain of its own."""
+        m = Module()
+        m.submodules.network = network = self.network
+        # The reset is registered, so that it may be spread over the part as the clock allows.
+        registered = ClockDomain("registered", reset_less=True, local=True)
+        sync = ClockDomain("sync", local=True)
+        m.domains += [registered, sync]
+        registered.clk = sync.clk = self.aclk
+        reset = Signal(init=1)
+        m.d.registered += reset.eq(~self.aresetn)
+        sync.rst = reset
+        running = Signal()
+        m.d.comb += [
+            running.eq(~reset),
+            network.i.payload.data.eq(self.s_axis_tdata),
+            network.i.payload.last.eq(self.s_axis_tlast),
+            network.i.valid.eq(self.s_axis_tvalid & running),
+            self.s_axis_tready.eq(network.i.ready & running),
+            self.m_axis_tdata.eq(network.o.payload.data),  # extended by its sign, where it has one
+            self.m_axis_tlast.eq(network.o.payload.last),
+            self.m_axis_tvalid.eq(network.o.valid & running),
+            network.o.ready.eq(self.m_axis_tready),
+        ]
+        return m
