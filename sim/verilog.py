@@ -1,0 +1,176 @@
+"""Simulation of the emitted Verilog in Icarus or Verilator, second opinions that share nothing with Amaranth."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwrnn.errors import UsageError
+from hwrnn.quantization import QuantizedModel
+from hwrnn.rtl.axi import padded
+from hwrnn.rtl.verilog import emit
+from hwrnn.sim.stimuli import TAIL, Progress, Recording, Stall, Stimulus
+
+__all__ = ["run_bench", "run_verilog"]
+
+#: Each simulator's program and the Debian package that brings it.
+_PROGRAMS = {"icarus": ("iverilog", "iverilog"), "verilator": ("verilator", "verilator")}
+
+
+def run_verilog(
+    model: QuantizedModel,
+    lanes: Any,
+    argmax: bool,
+    stimulus: Stimulus,
+    which: str,
+    progress: Progress | None = None,
+) -> Recording:
+    """Run a stimulus on the Verilog that a network emits.
+
+    Args:
+        model, lanes, argmax: of the network, as :class:`hwrnn.rtl.Network` takes them.
+        which: ``icarus`` or ``verilator``.
+        progress: called before and after, since a simulator reports nothing between.
+
+    Raises:
+        UsageError: another simulator, or one that is not installed.
+    """
+    program(which)
+    emitted = emit(model, "network", lanes, argmax)
+    count = len(stimulus.data)
+    if progress is not None:
+        progress(0, count)
+    with tempfile.TemporaryDirectory(prefix="hwrnn-") as name:
+        folder = Path(name)
+        (folder / "network.v").write_text(emitted.text)
+        width = padded(emitted.network.input_format.width)
+        form = emitted.network.output_format
+        (folder / "driver.v").write_text(_driver(stimulus, width, padded(form.width)))
+        digits = -(-(width + 1) // 4)
+        words = (stimulus.data & ((1 << width) - 1)) | stimulus.last.astype(np.int64) << width
+        (folder / "stimulus.hex").write_text("".join(f"{word:0{digits}x}\n" for word in words.tolist()))
+        for file, stall in (("supply", stimulus.input), ("demand", stimulus.output)):
+            (folder / f"{file}.hex").write_text("".join(f"{flag}\n" for flag in stall.pattern.tolist()))
+        seconds = _run(folder, which, "driver", ["driver.v", "network.v"])[1]
+        record = (folder / "record.txt").read_text().split("\n")
+    input_cycles = [int(line[2:]) for line in record if line.startswith("i")]
+    transfers = [line.split() for line in record if line.startswith("o")]
+    output_cycles = np.array([int(cycle) for _, cycle, _, _ in transfers], np.int64)
+    # An X, which only Icarus knows, becomes a value that no element has.
+    raw = [int(value, 16) if re.fullmatch("[0-9a-f]+", value) else None for _, _, value, _ in transfers]
+    outputs = np.array([_NOTHING if v is None else _signed(v, form.width, form.signed) for v in raw], np.int64)
+    last = np.array([{"0": 0, "1": 1}.get(flag, -1) for *_, flag in transfers], np.int64)
+    if progress is not None:
+        progress(count, count)
+    if len(outputs) >= stimulus.outputs:
+        cycles = int(output_cycles[stimulus.outputs - 1]) + 1
+    else:
+        cycles = _given_up(stimulus, input_cycles, output_cycles)
+    return Recording(outputs, last, output_cycles, np.array(input_cycles, np.int64), cycles, {}, seconds)
+
+
+_NOTHING = -(1 << 62)
+
+
+def _signed(value: int, width: int, signed: bool) -> int:
+    """The element in the low bits of ``tdata``."""
+    value &= (1 << width) - 1
+    return value - (1 << width) if signed and value >> (width - 1) else value
+
+
+def _given_up(stimulus: Stimulus, input_cycles: list[int], output_cycles: np.ndarray) -> int:
+    seen = max([-1, *input_cycles[-1:], *output_cycles[-1:].tolist()])
+    return min(stimulus.limit, seen + 1 + stimulus.patience)
+
+
+def _driver(stimulus: Stimulus, input_bits: int, output_bits: int) -> str:
+    holes = {
+        "NAME": "network",
+        "INPUT_BITS": input_bits,
+        "OUTPUT_BITS": output_bits,
+        "ELEMENTS": len(stimulus.data),
+        "OUTPUTS": stimulus.outputs,
+        "LIMIT": stimulus.limit,
+        "PATIENCE": stimulus.patience,
+        "TAIL": TAIL,
+        **_stall("SUPPLY", stimulus.input),
+        **_stall("DEMAND", stimulus.output),
+    }
+    text = (resources.files("hwrnn.sim") / "driver.v").read_text()
+    return re.sub(r"@([A-Z_]+)@", lambda hole: str(holes[hole[1]]), text)
+
+
+def _stall(port: str, stall: Stall) -> dict[str, int | str]:
+    return {port: len(stall.pattern), f"{port}_WAITS": f"1'b{int(stall.waits)}"}
+
+
+def run_bench(folder: str | os.PathLike[str], which: str) -> str:
+    """Run the bench of a generated folder; the line that it ends with, ``PASS ...`` or ``FAIL ...``.
+
+    Nothing is written into the folder.
+
+    Args:
+        which: ``icarus`` or ``verilator``.
+
+    Raises:
+        UsageError: another simulator, one that is not installed, or a folder without a bench.
+    """
+    program(which)
+    source = Path(folder)
+    benches = sorted(source.glob("*_tb.v"))
+    if len(benches) != 1:
+        raise UsageError(f"Folder must be one that generate wrote, with one bench NAME_tb.v, not {os.fspath(folder)!r}")
+    top = benches[0].stem
+    with tempfile.TemporaryDirectory(prefix="hwrnn-") as name:
+        for file in (*source.glob("*.v"), *source.glob("*.hex")):
+            shutil.copy(file, name)
+        output = _run(Path(name), which, top, [benches[0].name, f"{top.removesuffix('_tb')}.v"])[0]
+    verdicts = [line for line in output.splitlines() if line.startswith(("PASS", "FAIL"))]
+    return verdicts[0] if len(verdicts) == 1 else f"FAIL the bench ended with {len(verdicts)} verdicts"
+
+
+def program(which: str) -> str:
+    """The path of a simulator's program.
+
+    Raises:
+        UsageError: no such simulator, or not installed.
+    """
+    if which not in _PROGRAMS:
+        raise UsageError(f"Verilog simulator must be one of {', '.join(_PROGRAMS)}, not {which!r}")
+    name, package = _PROGRAMS[which]
+    found = shutil.which(name)
+    if found is None:
+        raise UsageError(f"Program {name!r} must be installed for this: run apt install {package}")
+    return found
+
+
+def _run(folder: Path, which: str, top: str, files: list[str]) -> tuple[str, float]:
+    """Compile and run in ``folder``: what it printed, and the seconds of the run itself."""
+    command = program(which)
+    if which == "icarus":
+        _call(folder, [command, "-g2005", "-s", top, "-o", "simulation", *files])
+        run = ["vvp", "-n", "simulation"]
+    else:
+        options = ["--binary", "--timing", "-j", "1", "-Wno-fatal", "-Wno-lint", "--top-module", top]
+        _call(folder, [command, *options, "--Mdir", "build", "-o", "simulation", *files])
+        run = ["build/simulation"]
+    started = time.perf_counter()
+    output = _call(folder, run)
+    return output, time.perf_counter() - started
+
+
+def _call(folder: Path, command: list[str]) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        told = " ".join((done.stderr or done.stdout).split())[:400]
+        raise UsageError(f"Simulator must compile and run the Verilog, but {Path(command[0]).name} fails: {told}")
+    return done.stdout
