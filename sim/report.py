@@ -61,9 +61,8 @@ class Report:
         if self.first_difference is not None:
             return str(self.first_difference)
         if self.closed_forms is False:
-            measured = f"{self.cycles_per_step:g} cycles a step and {self.latency} of latency"
-            due = f"{self.promised['cycles_per_step']} and {self.promised['latency']}"
-            return f"hardware must take {due} cycles a step and of latency, not {measured}"
+            due = f"{self.promised['cycles_per_step']} cycles a step and {self.promised['latency']} of latency"
+            return f"hardware must take {due}, not {self.cycles_per_step:g} and {self.latency}"
         return None
 
     def to_json(self) -> dict[str, Any]:

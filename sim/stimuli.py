@@ -30,7 +30,8 @@ Progress = Callable[[int, int], None]
 #: Cycles that a run goes on behind its last expected output, so that an output too many is seen.
 TAIL = 32
 
-_PERIOD = 4096  # of a stall's pattern, in cycles
+_PERIOD = 4096  # of a random stall's pattern, in cycles
+_BURSTS = 256  # of a pattern in bursts
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,12 @@ class Stall:
 STALLS = ("always", "random", "bursts", "waits")
 
 
-def stall_named(kind: str, seed: int = 0) -> Stall:
+def stall_named(kind: str, seed: int = 0, longest: int = 24) -> Stall:
     """A stall by name: always willing, random, in bursts, or waiting for the other side.
+
+    Args:
+        longest: burst, in cycles; one in four is half as long at least, the others are short. Only what lasts longer
+            than a time step fills a network's buffers, or empties them.
 
     Raises:
         UsageError: an unknown name.
@@ -67,9 +72,9 @@ def stall_named(kind: str, seed: int = 0) -> Stall:
     if kind == "random":
         return Stall((rng.random(_PERIOD) < 0.5).astype(np.uint8))
     if kind == "bursts":
-        lengths = rng.integers(1, 24, _PERIOD)
-        flags = np.arange(_PERIOD) % 2
-        return Stall(np.repeat(flags, lengths)[:_PERIOD].astype(np.uint8))
+        short, long = rng.integers(1, 24, _BURSTS), rng.integers(longest // 2, longest + 1, _BURSTS)
+        lengths = np.where(rng.random(_BURSTS) < 0.25, long, short)
+        return Stall(np.repeat(np.arange(_BURSTS) % 2, lengths).astype(np.uint8))
     raise UsageError(f"Stall must be one of {', '.join(STALLS)}, not {kind!r}")
 
 
@@ -136,8 +141,9 @@ def stimulus(
     slowest = sum(engine.cycles_per_step for engine in network.engines)
     limit = 16 * (steps * vector + vectors * slowest + outputs + 4 * network.latency) + 4096
     patience = 16 * (4 * slowest + network.latency) + 4096
-    return Stimulus(data, last[valid].reshape(-1), outputs, steps, stall_named(input, seed),
-                    stall_named(output, seed + 1), limit, patience)  # fmt: skip
+    longest = max(24, 8 * max(engine.cycles_per_step for engine in network.engines))
+    return Stimulus(data, last[valid].reshape(-1), outputs, steps, stall_named(input, seed, longest),
+                    stall_named(output, seed + 1, longest), limit, patience)  # fmt: skip
 
 
 def packed(stimulus: Stimulus, form: Format) -> np.ndarray:
