@@ -10,7 +10,9 @@ from hwrnn.quantization import quantize
 BACK_TO_BACK = (4, 1, 3)  # lengths: a sequence of one step between two longer ones
 
 
-def network_of(cell="lstm", inputs=2, units=3, outputs=3, *, lengths=BACK_TO_BACK, seed=0, bits=8, widths=None, **options):
+def network_of(
+    cell="lstm", inputs=2, units=3, outputs=3, *, lengths=BACK_TO_BACK, seed=0, bits=8, widths=None, **options
+):
     """A quantized model, float inputs (N, T, inputs) and lengths.
 
     The data reach twice as far as those that the formats were chosen on, and the weights are large: every kind of

@@ -19,16 +19,18 @@ from hwrnn.sim.timing import rate_is_bounded_by_steps
 def verify(model, x, lengths, lanes=4, argmax=False, stalls=("always", "always"), seed=0):
     """Every value, in Amaranth's simulator; with no port stalled the closed forms too."""
     network = Network(model, lanes, argmax, probed=True)
-    report = check(
-        model, x, lengths, network=network, simulator="amaranth", input_stall=stalls[0], output_stall=stalls[1], seed=seed
-    )
+    options = dict(zip(("input_stall", "output_stall"), stalls, strict=True), seed=seed)
+    report = check(model, x, lengths, network=network, simulator="amaranth", **options)
     assert report.mismatches == 0 and report.compared > 0
     assert report.closed_forms is (True if stalls == ("always", "always") else None)
 
 
-# (inputs, units, lanes): fewer lanes than gates, one lane for each of a unit's gates, whole units, all rows at once, more
-# lanes than can be used; groups that do not divide the units; one input, one unit.
-SHAPES = [(2, 3, 1), (3, 5, 2), (3, 5, 3), (1, 6, 4), (5, 1, 8), (1, 1, 1), (1, 1, 100), (4, 5, 9), (2, 7, 16), (3, 4, 100)]
+# (inputs, units, lanes): fewer lanes than gates, one lane for each of a unit's gates, whole units, all rows at once,
+# more lanes than can be used; groups that do not divide the units; one input, one unit.
+SHAPES = [
+    *((2, 3, 1), (3, 5, 2), (3, 5, 3), (1, 6, 4), (5, 1, 8)),
+    *((1, 1, 1), (1, 1, 100), (4, 5, 9), (2, 7, 16), (3, 4, 100)),
+]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids="{0[0]}-{0[1]}-{0[2]}".format)
@@ -193,6 +195,6 @@ def test_lanes_must_be_a_whole_number(lanes):
 
 def test_lanes_are_given_once_or_for_each_layer():
     model, _, _ = network_of(layers=2, lengths=(1,))
-    with pytest.raises(UsageError, match="^Lanes must be given once or for each of 3 layers, not 2 times$"):
+    with pytest.raises(UsageError, match=r"^Lanes must be given once or for each of 3 layers, not 2 times$"):
         Network(model, [4, 4])
     assert [engine.schedule.lanes for engine in Network(model, [4, 12, 1]).engines] == [4, 12, 1]
