@@ -87,6 +87,7 @@ class Cell:
     states: ClassVar[tuple[str, ...]] = ("h",)  # what one time step hands to the next
     output: ClassVar[str] = "h"
     bias: ClassVar[Mapping[str, float]] = {}  # initial biases that are not zero
+    gated: ClassVar[bool] = True  # whether the gates' nonlinearity is used at all
     default_sigma: ClassVar[str] = "hard_sigmoid"
     default_phi: ClassVar[str] = "hard_tanh"
 
@@ -141,11 +142,14 @@ def cell_named(
     """A cell of the catalogue with nonlinearities by name; the cell's defaults where None.
 
     Raises:
-        ValueError: an unknown cell or nonlinearity, or a clip on a cell without a separate cell state.
+        ValueError: an unknown cell or nonlinearity, a gate nonlinearity for a cell without gates, or a clip on a cell
+            without a separate cell state.
     """
     if name not in CELLS:
         raise ValueError(f"Cell must be one of {', '.join(CELLS)}, not {name!r}")
     cls = CELLS[name]
+    if sigma is not None and not cls.gated:
+        raise ValueError(f"Gate nonlinearity must be given to a cell with gates, not to {name!r}")
     if clip is not None and "c" not in cls.states:
         raise ValueError(f"Cell clip must be given to a cell with a cell state, not to {name!r}")
     if clip is not None:
@@ -158,6 +162,7 @@ class RNN(Cell):
     """The vanilla network. J. L. Elman, Cognitive Science 14 (1990) 179-211."""
 
     phases = (phase("combine", h="x h"),)
+    gated = False
 
     def combine(self, a: Any, s: Any) -> None:
         """h' = phi(W x + U h + b)."""
@@ -257,6 +262,7 @@ class Dense(Cell):
     name = "dense"
     phases = (phase("combine", y="x"),)
     states = ()
+    gated = False
     output = "y"
     default_phi = "identity"
 

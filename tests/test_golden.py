@@ -75,7 +75,8 @@ def test_the_oracle_imports_nothing_of_the_project():
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("name", ALL)
 def test_every_cell_with_every_nonlinearity(cell, name):
-    for k, options in enumerate(({"gate": name}, {"activation": name})):
+    roles = ({"activation": name}, {"gate": name}) if CELLS[cell].gated else ({"activation": name},)
+    for k, options in enumerate(roles):
         bits = (8, 5, 11)[(ALL.index(name) + k) % 3]
         assert_equal_oracle(*quantized(cell, bits, seed=ALL.index(name), **options))
 
@@ -133,6 +134,7 @@ def test_sums_beyond_float64_are_exact_to_the_last_bit(cell):
 @pytest.mark.parametrize("activation", ["tanh", "leaky_relu", "relu"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_unusual_gates_work_end_to_end(cell, gate, activation):
+    gate = gate if CELLS[cell].gated else None
     q, raw, lengths = quantized(cell, 8, gate=gate, activation=activation, outputs=2, seed=7)
     assert_equal_oracle(q, raw, lengths)
 
