@@ -187,11 +187,11 @@ def description_table(found: dict[str, Any]) -> str:
     for layer in found["layers"]:
         title = f"{layer['name']}: {layer['cell']}, {layer['inputs']} inputs, {layer['units']} units"
         parts.append(title + (f", clipped at {layer['clip']:g}" if layer["clip"] is not None else ""))
-        functions = [
-            (name, f["function"], "-" if f["certificate"] is None else f"{f['certificate']['maximum']:.5f}")
-            for name, f in layer["nonlinearities"].items()
-        ]
-        parts.append(report.table(functions, ("value", "nonlinearity", "max error")))
+        functions = []
+        for name, f in layer["nonlinearities"].items():
+            errors = [f"{f['certificate'][key]:.5f}" if f["certificate"] else "-" for key in ("maximum", "mean")]
+            functions.append((name, f["function"], *errors))
+        parts.append(report.table(functions, ("value", "nonlinearity", "maximum error", "mean error")))
         if layer["recurrent"]:
             matrices = [(m, f"{v['spectral_radius']:.3f}", f"{v['norm']:.3f}") for m, v in layer["recurrent"].items()]
             parts.append(report.table(matrices, ("matrix", "spectral radius", "2-norm")))
