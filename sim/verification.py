@@ -141,7 +141,7 @@ def _runner(name: str, model: QuantizedModel, lanes: Any, argmax: bool) -> Runne
         return run_amaranth
     from hwrnn.sim.verilog import run_verilog
 
-    return lambda network, stimulus, progress: run_verilog(model, lanes, argmax, stimulus, name)
+    return lambda network, stimulus, progress: run_verilog(model, lanes, argmax, stimulus, name, progress)
 
 
 def _parts(network: Network, lengths: np.ndarray) -> Iterator[slice]:
