@@ -35,6 +35,8 @@ class Pipeline:
     def __init__(self, m: Module | None, prefix: str) -> None:
         self.m, self.prefix = m, prefix
         self._counts: dict[str, int] = {}
+        #: bits of both operands of each product, as signed numbers
+        self.products: list[tuple[int, int]] = []
         self._delays: dict[int, list[Signal]] = {}
 
     def signal(self, shape: Any, name: str) -> Signal:
@@ -136,6 +138,8 @@ class Wire(Number):
 
     def _mul(self, other: Wire, bound: int) -> Staged:
         a, b, stage = self._meeting(other)
+        widths = [shape.width + (not shape.signed) for shape in (a.shape(), b.shape())]
+        self.raw.pipeline.products.append((widths[0], widths[1]))
         return self._loose("product", a * b, stage, registered=True)
 
     def _left(self, n: int, bound: int) -> Staged:

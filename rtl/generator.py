@@ -1,0 +1,107 @@
+"""A folder with everything that somebody needs to use a network in Verilog."""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib import resources
+from typing import Any
+
+import hwrnn
+from hwrnn.errors import UsageError
+from hwrnn.files import replace_folder
+from hwrnn.model import check_input
+from hwrnn.quantization import QuantizedModel
+from hwrnn.rtl.bench import bench_files, random_sequences
+from hwrnn.rtl.manifest import manifest_of, model_hash
+from hwrnn.rtl.names import plain_name
+from hwrnn.rtl.readme import readme_of
+from hwrnn.rtl.targets import target_named
+from hwrnn.rtl.verilog import Emitted, emit
+
+__all__ = ["default_name", "generate"]
+
+
+def generate(
+    model: QuantizedModel,
+    folder: str | os.PathLike[str],
+    *,
+    lanes: Any = 16,
+    name: str | None = None,
+    argmax: bool = False,
+    target: str | None = None,
+    samples: Any = None,
+    lengths: Any = None,
+) -> dict[str, Any]:
+    """Write a network as Verilog, with a manifest, a self-checking test bench and a README.
+
+    The same model and options give the same bytes. A folder that an earlier call wrote is replaced, if nobody changed
+    what it held; it is whole or as it was.
+
+    Args:
+        model: a quantized model.
+        folder: NAME.v, NAME_tb.v, stimulus.hex, expected.hex, manifest.json, verilator.vlt and README.md go there.
+        lanes: the budget of multipliers of every layer, or one for each (the head last).
+        name: of the Verilog top; by default made of the cell and the sizes.
+        argmax: whether the index of the largest output leaves instead of the outputs; for classification.
+        target: a part (``hwrnn.rtl.TARGETS``) that the network has to fit. The Verilog itself is the same for all.
+        samples: float (N, T, inputs): the sequences that the bench runs 17 times, so a few; else random ones over
+            the whole input format.
+        lengths: int (N,) of the samples, each T where None.
+
+    Returns:
+        the content of manifest.json.
+
+    Raises:
+        UsageError: a model that is not quantized, an option outside its range, a network that does not fit the
+            target, or a folder that cannot be written or holds what generate did not write.
+    """
+    if not isinstance(model, QuantizedModel):
+        raise UsageError("Model must be quantized to become Verilog: quantize it first")
+    if argmax and model.task != "classification":
+        raise UsageError(f"Argmax must be for a model of the task classification, not {model.task}")
+    if samples is None and lengths is not None:
+        raise UsageError("Lengths must come with samples, not without")
+    part = None if target is None else target_named(target)
+    if samples is None:
+        x, steps = random_sequences(model)
+    else:
+        x, steps = check_input(samples, lengths, model.inputs)
+        x = model.quantize_input(x)
+    emitted = emit(model, default_name(model) if name is None else name, lanes, argmax)
+    manifest = manifest_of(emitted, lanes, part)
+    files = {f"{emitted.name}.v": _header(emitted, lanes) + emitted.text}
+    files |= bench_files(emitted.network, emitted.name, hwrnn.__version__, x, steps)
+    files["manifest.json"] = json.dumps(manifest, indent=2) + "\n"
+    waivers = (resources.files("hwrnn.rtl") / "verilator.vlt").read_text()
+    files["verilator.vlt"] = waivers.replace('-file "*"', f'-file "*{emitted.name}.v"')
+    files["README.md"] = readme_of(manifest)
+    with replace_folder(folder) as path:
+        for file, text in files.items():
+            (path / file).write_bytes(text.encode())
+    return manifest
+
+
+def default_name(model: QuantizedModel) -> str:
+    """A name for a model's Verilog top, such as ``hwrnn_lstm_12_32_9``."""
+    layers = [layer.cell.name for layer in model.layers]
+    sizes = [model.inputs, *(layer.units for layer in model.layers)]
+    if model.head is not None:
+        sizes.append(model.outputs)
+    return plain_name("_".join(["hwrnn", *dict.fromkeys(layers), *map(str, sizes)]))[:200]
+
+
+def _header(emitted: Emitted, lanes: Any) -> str:
+    network, tools = emitted.network, emitted.tools
+    options = f"lanes={lanes!r}, name={emitted.name!r}" + (", argmax=True" if network.argmax else "")
+    cells = ", then ".join(f"{e.layer.cell.name} {e.layer.inputs}x{e.layer.units}" for e in network.engines)
+    writers = f"hwrnn {hwrnn.__version__} (Amaranth {tools['amaranth']}, Yosys {tools['yosys']})"
+    return f"""\
+// {emitted.name}: {cells}; {network.cycles_per_step} cycles per time step, latency {network.latency}
+//
+// Written by {writers} and not meant for editing. To write it again, in Python, with
+// FILE the quantized model of SHA-256 {model_hash(network.model)}:
+//   hwrnn.rtl.generate(hwrnn.load(FILE), FOLDER, {options})
+// A signal named tN is a part of an expression; NAME_N is NAME N cycles later, or the N-th of its kind.
+
+"""

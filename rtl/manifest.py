@@ -1,0 +1,237 @@
+"""What a generated folder says of itself, for programs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+import hwrnn
+from hwrnn.activations import Nonlinearity, PiecewiseLinear
+from hwrnn.errors import UsageError
+from hwrnn.fixed import Format
+from hwrnn.quantization import QuantizedLayer, QuantizedModel
+from hwrnn.rtl.axi import padded
+from hwrnn.rtl.elementwise import ElementWise
+from hwrnn.rtl.engine import Engine
+from hwrnn.rtl.network import Network
+from hwrnn.rtl.schedule import MAC_STAGES, OUTPUT_STAGES, PhasePlan
+from hwrnn.rtl.targets import Target
+from hwrnn.rtl.verilog import Emitted
+
+__all__ = ["manifest_of", "model_hash"]
+
+
+def model_hash(model: QuantizedModel) -> str:
+    """SHA-256 over every integer, format, nonlinearity and scale of a model, independent of how it is stored."""
+    content = {
+        "layers": [_layer_content(layer) for layer in model.stack],
+        "head": model.head is not None,
+        "every_step": model.every_step,
+        "task": model.task,
+        "scales": [
+            [float(v).hex() for v in np.ravel(values)]
+            for values in (model.input_mean, model.input_scale, model.output_mean, model.output_scale)
+        ],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _layer_content(layer: QuantizedLayer) -> dict[str, Any]:
+    formats = layer.formats
+    return {
+        "cell": layer.cell.name,
+        "clip": None if layer.cell.clip is None else float(layer.cell.clip).hex(),
+        "functions": [_function(layer.cell.sigma), _function(layer.cell.phi)],
+        "sizes": [layer.inputs, layer.units],
+        "values": {name: form.to_json() for name, form in formats.values.items()},
+        "weights": {
+            f"{gate} {operand}": [formats.weights[gate, operand].to_json(), values.tolist()]
+            for (gate, operand), values in layer.weights.items()
+        },
+        "biases": {gate: [formats.bias_frac[gate], values.tolist()] for gate, values in layer.biases.items()},
+        "shifts": {f"{phase} {operand}": shift for (phase, operand), shift in formats.shifts.items()},
+    }
+
+
+def _function(function: Nonlinearity) -> dict[str, Any]:
+    """A nonlinearity as hardware has it: between the knots, ``slope * x + intercept``."""
+    if not isinstance(function, PiecewiseLinear):
+        return {"name": function.name}
+    return {
+        "name": function.name,
+        "knots": [str(v) for v in function.knots],
+        "slopes": [str(v) for v in function.slopes],
+        "intercepts": [str(v) for v in function.intercepts],
+    }
+
+
+def manifest_of(emitted: Emitted, lanes: Any, target: Target | None) -> dict[str, Any]:
+    """The manifest, ready for JSON.
+
+    Args:
+        lanes: the budget as asked for.
+        target: the part, or None.
+
+    Raises:
+        UsageError: the part has too few multipliers or too little memory; the text says how many are missing.
+    """
+    network = emitted.network
+    model = network.model
+    layers = [_layer(engine) for engine in network.engines]
+    return {
+        "hwrnn": hwrnn.__version__,
+        "name": emitted.name,
+        "model_sha256": model_hash(model),
+        "tools": emitted.tools,
+        "task": model.task,
+        "argmax": network.argmax,
+        "every_step": model.every_step,
+        "ports": {"input": _input(network), "output": _output(network)},
+        "lanes": {"asked": list(lanes) if isinstance(lanes, (list, tuple)) else lanes, "built": network.lanes},
+        "cycles_per_step": {"value": network.cycles_per_step, "formula": _rate(network)},
+        "latency": {"value": network.latency, "formula": _latency(network)},
+        "ideal_cycles_per_step": network.ideal_cycles_per_step,
+        "multiplications": sum(layer.multiplications for layer in model.stack),
+        "multipliers": network.multipliers,
+        "memory_bits": network.memory_bits,
+        "target": None if target is None else _on(target, network),
+        "layers": layers,
+    }
+
+
+def _format(form: Format) -> dict[str, Any]:
+    return {**form.to_json(), "q": str(form), "ap_fixed": form.ap_fixed, "raw_min": form.lo, "raw_max": form.hi}
+
+
+def _input(network: Network) -> dict[str, Any]:
+    model, form = network.model, network.input_format
+    return {
+        "tdata_bits": padded(form.width),
+        "elements_per_vector": model.inputs,
+        "format": _format(form),
+        "mean": [float(v) for v in np.broadcast_to(model.input_mean, model.inputs)],
+        "scale": [float(v) for v in np.broadcast_to(model.input_scale, model.inputs)],
+        "raw": f"min(max(floor((x - mean) * scale * 2**{form.frac} + 1/2), {form.lo}), {form.hi})",
+        "precision": "single up to the product with scale, then exact",
+    }
+
+
+def _output(network: Network) -> dict[str, Any]:
+    model, form = network.model, network.output_format
+    port = {
+        "tdata_bits": padded(form.width),
+        "elements_per_vector": network.outputs_per_vector,
+        "format": _format(form),
+    }
+    if network.argmax:
+        return {**port, "meaning": "index of the largest output, the first of equals"}
+    scores = model.task == "classification"
+    return {
+        **port,
+        "meaning": "score of each class, the largest wins" if scores else "value of each output",
+        "mean": [float(v) for v in np.broadcast_to(model.output_mean, model.outputs)],
+        "scale": [float(v) for v in np.broadcast_to(model.output_scale, model.outputs)],
+        "value": f"raw * 2**{-form.frac} * scale + mean",
+    }
+
+
+def _layer(engine: Engine) -> dict[str, Any]:
+    layer, schedule = engine.layer, engine.schedule
+    return {
+        "cell": layer.cell.name,
+        "inputs": layer.inputs,
+        "units": layer.units,
+        "sigma": _function(layer.cell.sigma),
+        "phi": _function(layer.cell.phi),
+        "cell_clip": layer.cell.clip,
+        "formats": {name: _format(form) for name, form in layer.formats.values.items()},
+        "weights": {f"{gate} {operand}": str(form) for (gate, operand), form in layer.formats.weights.items()},
+        "lanes": schedule.lanes,
+        "phases": [_phase(plan) for plan in schedule.phases],
+        "cycles_per_step": {"value": engine.cycles_per_step, "formula": _cycles(engine)},
+        "latency": {"value": engine.latency, "formula": _engine_latency(engine)},
+        "multiplications": layer.multiplications,
+        "multipliers": engine.multipliers,
+        "accumulator_bits": engine.lanes.sum_shape.width,
+        "memory_bits": engine.memory_bits,
+    }
+
+
+def _phase(plan: PhasePlan) -> dict[str, Any]:
+    return {
+        "rows": [list(row) for row in plan.rows],
+        "columns": dict(plan.operands),
+        "units_in_parallel": plan.parallel,
+        "groups": plan.groups,
+        "passes": plan.passes,
+        "lanes": plan.lanes,
+        "gap": plan.gap,
+    }
+
+
+def _issued(plan: PhasePlan) -> str:
+    return f"{plan.groups} groups * {plan.passes} passes * {plan.columns} columns"
+
+
+def _cycles(engine: Engine) -> str:
+    terms = [f"{_issued(p)} + {p.gap} waiting" for p in engine.schedule.phases]
+    return f"{' + '.join(terms)} = {engine.cycles_per_step}"
+
+
+def _rate(network: Network) -> str:
+    each = ", ".join(str(engine.cycles_per_step) for engine in network.recurrent)
+    return f"max over the layers that work every step ({each}) = {network.cycles_per_step}"
+
+
+def _engine_latency(engine: Engine) -> str:
+    schedule = engine.schedule
+    last = schedule.phases[-1]
+    issued = [_issued(p) + (f" + {p.gap} waiting" if k else "") for k, p in enumerate(schedule.phases)]
+    return (
+        f"{' + '.join(issued)} + {MAC_STAGES} to the sums + {last.last_group - 1} units before the last of its group"
+        f" + {schedule.depths[-1]} stages of the element-wise path + {OUTPUT_STAGES} of the output = {engine.latency}"
+    )
+
+
+def _latency(network: Network) -> str:
+    each = [str(engine.latency) for engine in network.engines]
+    if network.picker is not None:
+        each.append(f"{network.picker.latency} of the arg-max")
+    return f"sum over the layers: {' + '.join(each)} = {network.latency}"
+
+
+def _products(network: Network) -> Iterator[tuple[int, int]]:
+    """Bits of both operands of every multiplier."""
+    for engine in network.engines:
+        operand = engine.lanes.operand_shape
+        lane = (engine.lanes.weight_width, operand.width + (not operand.signed))
+        yield from [lane] * engine.schedule.lanes
+        for phase in range(len(engine.layer.cell.phases)):
+            yield from ElementWise.build(None, engine.layer, phase, "").pipeline.products
+
+
+def _on(target: Target, network: Network) -> dict[str, Any]:
+    """What the network needs of a part."""
+    blocks = sum(target.multipliers_for(*widths) for widths in _products(network))
+    if blocks > target.multipliers > 0:
+        raise UsageError(
+            f"Network must need at most {target.multipliers} multipliers for {target.name}, not {blocks}, which is"
+            f" {blocks - target.multipliers} too many: give fewer lanes or a larger part"
+        )
+    bits = network.memory_bits
+    if bits > target.memory_bits:
+        raise UsageError(
+            f"Network must need at most {target.memory_bits} bits of memory for {target.name}, not {bits}, which is"
+            f" {bits - target.memory_bits} too many: use fewer bits or units, or a larger part"
+        )
+    row = asdict(target)
+    row["multiplier"] = list(target.multiplier)
+    used = {"multipliers": blocks if target.multipliers else 0, "memory_bits": bits}
+    share = {"multipliers": blocks / target.multipliers if target.multipliers else None,
+             "memory_bits": bits / target.memory_bits}  # fmt: skip
+    return {**row, "used": used, "share": share}

@@ -1,0 +1,147 @@
+"""What a generated folder says of itself, for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["readme_of"]
+
+
+def readme_of(manifest: dict[str, Any]) -> str:
+    """The README of a generated folder, from its manifest."""
+    name, source, sink = manifest["name"], manifest["ports"]["input"], manifest["ports"]["output"]
+    layers = "".join(_row(layer) for layer in manifest["layers"])
+    used = source["format"]["width"]
+    silent = "" if manifest["every_step"] else " and shows no output"
+    rate, latency = manifest["cycles_per_step"], manifest["latency"]
+    vectors = "every time step" if manifest["every_step"] else "the last time step of each sequence"
+    return f"""# {name}
+
+A recurrent network in portable Verilog, written by hwrnn {manifest["hwrnn"]}. It computes exactly the integers of its
+quantized model (SHA-256 `{manifest["model_sha256"]}`).
+
+| layer | inputs | units | lanes | cycles a step | latency | multiplications |
+|---|---|---|---|---|---|---|
+{layers}
+In all: **{rate["value"]} cycles per time step** in steady state, **{latency["value"]} cycles of latency** from the last
+input element of a one-step sequence to its last output element (both exact while the ports keep up),
+{manifest["multipliers"]} multipliers, {manifest["memory_bits"]:,} bits of memory.{_target(manifest)}
+
+## Files
+
+| file | content |
+|---|---|
+| `{name}.v` | the design; top module `{name}` |
+| `{name}_tb.v` | a self-checking test bench |
+| `stimulus.hex`, `expected.hex` | what the bench feeds in and what must come out: `tlast`, underscore, `tdata` |
+| `manifest.json` | everything on this page, and more, for programs |
+| `verilator.vlt` | what `verilator --lint-only -Wall verilator.vlt {name}.v` may leave unsaid, and why |
+| `SHA256SUMS` | for `sha256sum --check` |
+
+## Ports
+
+Two AXI4-Stream ports in one clock domain; one element per transfer.
+
+| port | direction | bits | meaning |
+|---|---|---|---|
+| `aclk` | in | 1 | clock, rising edge |
+| `aresetn` | in | 1 | reset, active low, synchronous; registered, so it acts a cycle later |
+| `s_axis_tdata` | in | {source["tdata_bits"]} | input element in the low {used} bits; the rest is ignored |
+| `s_axis_tvalid` | in | 1 | an input element is offered |
+| `s_axis_tready` | out | 1 | it is taken at the next rising edge |
+| `s_axis_tlast` | in | 1 | with the last element of a sequence; ignored with all others |
+| `m_axis_tdata` | out | {sink["tdata_bits"]} | output element, {_extended(sink)} |
+| `m_axis_tvalid` | out | 1 | an output element is offered; it stays until it is taken |
+| `m_axis_tready` | in | 1 | it is taken at the next rising edge |
+| `m_axis_tlast` | out | 1 | with the last element of a sequence's last output vector |
+
+A time step has {_counted(source["elements_per_vector"], "input element")}, feature by feature.
+{_counted(sink["elements_per_vector"], "output element")} leave after {vectors}:
+{sink["meaning"]}. `s_axis_tlast` with the last element of a sequence's last time step ends the
+sequence: the state returns to zero for the next one, which may follow at once. A stream that never raises it runs on
+for ever{silent}. Either side may stall in any cycle; `s_axis_tready` never waits
+for `s_axis_tvalid`.
+
+## Numbers
+
+| port | format | as in HLS | raw values |
+|---|---|---|---|
+| input | {_format(source)} |
+| output | {_format(sink)} |
+
+- Input, for each feature x of a vector: `raw = {source["raw"]}`
+  ({source["precision"]}).
+{_list("mean", source["mean"])}{_list("scale", source["scale"])}{_output(sink)}
+## Running the test bench
+
+The bench looks for the hex files in the folder where the simulator runs, and ends with one line, `PASS` or `FAIL`.
+
+    iverilog -g2005 -o bench {name}_tb.v {name}.v && vvp -n bench
+
+    verilator --binary --timing --top-module {name}_tb verilator.vlt {name}_tb.v {name}.v
+    obj_dir/V{name}_tb
+
+Vendors' simulators (Vivado, Questa, Riviera): compile both Verilog files, set `{name}_tb` as the top and run all;
+give the hex files to the project as memory files, or copy them to where the simulator runs.
+
+## How the cycles come about
+
+- Cycles per time step: {rate["formula"]}.
+- Latency: {latency["formula"]}.
+{_formulas(manifest)}"""
+
+
+def _row(layer: dict[str, Any]) -> str:
+    return (
+        f"| {layer['cell']} | {layer['inputs']} | {layer['units']} | {layer['lanes']} |"
+        f" {layer['cycles_per_step']['value']} | {layer['latency']['value']} | {layer['multiplications']:,} |\n"
+    )
+
+
+def _target(manifest: dict[str, Any]) -> str:
+    target = manifest["target"]
+    if target is None:
+        return ""
+    share = target["share"]
+    multipliers = "it builds multipliers from logic"
+    if share["multipliers"] is not None:
+        used, most = target["used"]["multipliers"], target["multipliers"]
+        multipliers = f"{used} of {most} multipliers ({share['multipliers']:.0%})"
+    part = f"{target['name']} ({target['description']})"
+    return f"\n\nOn {part}: {multipliers}, {share['memory_bits']:.0%} of the block memory."
+
+
+def _extended(port: dict[str, Any]) -> str:
+    form = port["format"]
+    if form["width"] == port["tdata_bits"]:
+        return "all bits"
+    return f"{form['width']} bits, {'sign' if form['signed'] else 'zero'}-extended"
+
+
+def _format(port: dict[str, Any]) -> str:
+    form = port["format"]
+    return f"{form['q']} | `{form['ap_fixed']}` | {form['raw_min']} to {form['raw_max']}"
+
+
+def _list(what: str, values: list[float]) -> str:
+    return f"  - {what}: {', '.join(f'{value!r}' for value in values)}\n"
+
+
+def _output(port: dict[str, Any]) -> str:
+    if "value" not in port:
+        return f"- Output: {port['meaning']}.\n"
+    scales = _list("mean", port["mean"]) + _list("scale", port["scale"])
+    return f"- Output, for each element of a vector: `value = {port['value']}`\n{scales}"
+
+
+def _formulas(manifest: dict[str, Any]) -> str:
+    return "".join(
+        f"- Layer {k}, {layer['cell']}:\n"
+        f"  - cycles: {layer['cycles_per_step']['formula']}\n"
+        f"  - latency: {layer['latency']['formula']}\n"
+        for k, layer in enumerate(manifest["layers"])
+    )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
