@@ -1,7 +1,6 @@
 // The test bench of hwrnn/sim/verilog.py around a generated top: it drives both ports as the stalls say and writes each
 // transfer into record.txt, "i CYCLE" at the input and "o CYCLE DATA LAST" at the output. Names between two @ are
 // filled in.
-`timescale 1ns/1ns
 module driver;
   reg aclk = 1'b0;
   reg aresetn = 1'b0;
