@@ -43,11 +43,11 @@ def run_amaranth(
     bench = _Bench(network, stimulus, progress, expected or {})
     simulator = Simulator(bench.top())
     simulator.add_clock(1e-6)
-    simulator.add_testbench(bench.run)
     with ExitStack() as stack:
         if vcd is not None:
             path = stack.enter_context(atomic_path(vcd))
             stack.enter_context(simulator.write_vcd(os.fspath(path)))
+        simulator.add_testbench(bench.run)
         started = time.perf_counter()
         simulator.run()
         seconds = time.perf_counter() - started

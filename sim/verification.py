@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
 from hwrnn.errors import UsageError
+from hwrnn.files import atomic_path
 from hwrnn.golden import golden
 from hwrnn.model import Model, check_input
 from hwrnn.quantization import QuantizedModel
@@ -87,23 +89,23 @@ def simulate(
     run = _runner(name, model, lanes, argmax)
     raw, stalls = model.quantize_input(x), (input_stall, output_stall, seed)
     findings = Findings(model, network)
-    total = int(lengths.sum()) * model.inputs
-    for part in _parts(network, lengths):
-        done = int(lengths[: part.start].sum()) * model.inputs
-        told = None if progress is None else lambda sent, _, done=done: progress(done + sent, total)
-        findings.add(run, raw[part], lengths[part], part.start, stalls, told)
-    if progress is not None:
-        progress(total, total)
     steady = input_stall == output_stall == "always"
-    if steady and inside:
-        findings.measure_latency(run, raw)
-    report = findings.report(name, x, lengths, steady, float_model, targets)
-    if vcd is not None:
-        failing = 0 if report.first_difference is None else report.first_difference.sequence
-        last = len(lengths) - 1 if failing is None else failing
-        some = slice(max(last - (report.mismatches > 0), 0), last + 1)
-        shown = network if inside else Network(model, lanes, argmax, probed=True)
-        _write_waveform(model, shown, raw[some], lengths[some], stalls, vcd)
+    # A waveform that cannot be written is refused before the work, not behind it.
+    with nullcontext() if vcd is None else atomic_path(vcd) as waveform:
+        total = int(lengths.sum()) * model.inputs
+        for part in _parts(network, lengths):
+            done = int(lengths[: part.start].sum()) * model.inputs
+            told = None if progress is None else lambda sent, _, done=done: progress(done + sent, total)
+            findings.add(run, raw[part], lengths[part], part.start, stalls, told)
+        if progress is not None:
+            progress(total, total)
+        if steady and inside:
+            findings.measure_latency(run, raw)
+        report = findings.report(name, x, lengths, steady, float_model, targets)
+        if waveform is not None:
+            some = _of_interest(report, len(lengths))
+            shown = network if inside else Network(model, lanes, argmax, probed=True)
+            _write_waveform(model, shown, raw[some], lengths[some], stalls, waveform)
     return report
 
 
@@ -155,6 +157,15 @@ def _parts(network: Network, lengths: np.ndarray) -> Iterator[slice]:
             first, steps = n, 0
         steps += length
     yield slice(first, len(lengths))
+
+
+def _of_interest(report: Report, sequences: int) -> slice:
+    """The first sequence that differs and the one before it, or the very first."""
+    if report.first_difference is None:
+        return slice(0, 1)
+    failing = report.first_difference.sequence
+    last = sequences - 1 if failing is None else failing
+    return slice(max(last - 1, 0), last + 1)
 
 
 def _write_waveform(
