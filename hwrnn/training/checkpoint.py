@@ -1,0 +1,95 @@
+"""Checkpoints: everything that a run needs to go on as if it had never stopped. ``.npz`` files without pickles."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwrnn.errors import UsageError
+from hwrnn.files import atomic_path
+
+__all__ = ["Checkpoint", "digest"]
+
+_KIND = "hwrnn training checkpoint 1"
+_ARRAYS = ("masters", "first", "second", "best")
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """The state of a run after an epoch.
+
+    Attributes:
+        masters, first, second, best: parameters, Adam's moments, and the best parameters so far; (size,) each.
+        state: the rest as plain JSON values: epochs and updates done, the generator's state, the best loss.
+        identity: digests of the ``model``, ``data`` and ``options`` that the run began with.
+    """
+
+    masters: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+    best: np.ndarray
+    state: dict[str, Any]
+    identity: dict[str, str]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file, whole or not at all.
+
+        Raises:
+            UsageError: a path that cannot be written.
+        """
+        about = json.dumps({"kind": _KIND, "state": self.state, "identity": self.identity})
+        with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+            np.savez(stream, about=np.array(about), **{name: getattr(self, name) for name in _ARRAYS})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], identity: dict[str, str], size: int) -> Checkpoint:
+        """Read the checkpoint of a run that began with ``identity`` and has ``size`` parameters.
+
+        Raises:
+            UsageError: no such file, one that is no whole checkpoint, or one of another model, data or options.
+        """
+        name = os.fspath(path)
+        if not Path(name).is_file():
+            raise UsageError(f"Checkpoint must exist to resume from it, not {name!r}: leave resume out to begin")
+        try:
+            with np.load(name, allow_pickle=False) as stored:
+                about = json.loads(str(stored["about"][()]))
+                arrays = {key: stored[key] for key in _ARRAYS}
+            if about["kind"] != _KIND:
+                raise ValueError(about["kind"])
+            found = cls(**arrays, state=dict(about["state"]), identity=dict(about["identity"]))
+        except OSError as error:
+            if isinstance(error, PermissionError):
+                raise UsageError(f"Checkpoint must be readable, not {name!r}") from error
+            raise _foreign(name) from error
+        except (ValueError, KeyError, TypeError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+            raise _foreign(name) from error
+        for part, due in identity.items():
+            if found.identity.get(part) != due:
+                raise UsageError(f"Checkpoint must be of the same {part}, not {name!r}: give the {part} it began with")
+        if any(a.shape != (size,) or a.dtype != np.float32 or not np.isfinite(a).all() for a in arrays.values()):
+            raise _foreign(name)
+        return found
+
+
+def _foreign(name: str) -> UsageError:
+    return UsageError(f"Checkpoint must be a whole file that training wrote, not {name!r}: leave resume out to begin")
+
+
+def digest(*parts: Any) -> str:
+    """A digest of arrays and of anything with a faithful ``repr``."""
+    found = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            found.update(f"{part.dtype} {part.shape} ".encode())
+            found.update(np.ascontiguousarray(part).data)
+        else:
+            found.update(repr(part).encode())
+    return found.hexdigest()
