@@ -45,7 +45,9 @@ def _accuracy(axes: Any, comparison: dict[str, Any]) -> None:
     for x, y in zip(places, values, strict=True):
         axes.annotate(f"{y:.1f}", (x, y), textcoords="offset points", xytext=(0, 7), ha="center", fontsize=8)
     axes.set_xticks(places, [str(row["bits"]) for row in fixed])
-    axes.margins(y=0.25)
+    # Differences of a few utterances should look like what they are.
+    low, high = min(values), max(*values, 100 * float_value)
+    axes.set_ylim(min(low - 1, high - 5), min(high + 2, 101))
     axes.set_xlabel("bits of weights, activations and hidden state")
     axes.set_ylabel("test accuracy in percent")
     axes.set_title("Accuracy against bits")
