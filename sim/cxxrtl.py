@@ -13,6 +13,7 @@ import sys
 import time
 from importlib import resources
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from amaranth.back import rtlil
@@ -27,6 +28,7 @@ __all__ = ["compiler_available", "run_cxxrtl"]
 _FLAGS = ("-std=c++17", "-O2", "-w", "-DCXXRTL_NDEBUG")
 _PAUSE = 0.1  # seconds of running between two looks at the outside world
 _SPARE = 64  # records beyond what is expected, so that a surplus is seen
+_LIBRARIES: WeakKeyDictionary[Network, ctypes.CDLL] = WeakKeyDictionary()  # writing the text again takes longest
 
 
 def run_cxxrtl(network: Network, stimulus: Stimulus, progress: Progress | None = None) -> Recording:
@@ -122,6 +124,8 @@ def _values_of(network: Network, stimulus: Stimulus, layer: int) -> int:
 
 
 def _library(network: Network) -> ctypes.CDLL:
+    if network in _LIBRARIES:
+        return _LIBRARIES[network]
     text = rtlil.convert(network, name="top", emit_src=False)
     files = resources.files("hwrnn.sim")
     slices, driver, this = (files.joinpath(name).read_text() for name in ("slices.h", "driver.cpp", "cxxrtl.py"))
@@ -135,6 +139,7 @@ def _library(network: Network) -> ctypes.CDLL:
     library.hwrnn_delete.argtypes = [ctypes.c_void_p]
     library.hwrnn_delete.restype = None
     library.hwrnn_run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
+    _LIBRARIES[network] = library
     return library
 
 

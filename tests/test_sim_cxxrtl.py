@@ -37,7 +37,7 @@ def test_same_cycles_as_amaranth(number, cell):
     """One design of each cell, under all sixteen pairs of stalls."""
     options = {"outputs": (None, 1, 4)[number % 3], "every_step": number % 2 > 0, "layers": 1 + number % 2}
     widths = {"weight_bits": 3 + 2 * number, "activation_bits": 16 - 2 * number, "state_bits": 4 + number}
-    model, x, lengths = network_of(cell, 1 + number, 4, widths=widths, seed=number, **options)
+    model, x, lengths = network_of(cell, 1 + number, 4, widths=widths, seed=number, lengths=(3, 1), **options)
     network = Network(model, (1, 3, 5, 8, 16, 100)[number], argmax=number % 4 == 1, probed=True)
     raw = model.quantize_input(x)
     for seed, input_stall in enumerate(STALLS):
