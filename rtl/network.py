@@ -11,9 +11,11 @@ from amaranth.lib.wiring import In, Out
 
 from hwrnn.errors import UsageError
 from hwrnn.fixed import Format, bits_for
-from hwrnn.quantization import QuantizedModel
+from hwrnn.quantization import QuantizedLayer, QuantizedModel
+from hwrnn.rtl.elementwise import depth_of
 from hwrnn.rtl.engine import Engine
 from hwrnn.rtl.ports import element, shape
+from hwrnn.rtl.schedule import plan
 
 __all__ = ["ArgMax", "Network"]
 
@@ -62,12 +64,32 @@ class ArgMax(wiring.Component):
         return m
 
 
+def budgets_of(model: QuantizedModel, lanes: int) -> list[int]:
+    """One budget for each layer: ``lanes`` for a recurrent one, for the head as few as do not slow them down.
+
+    Raises:
+        UsageError: a budget below 1.
+    """
+
+    def pace(layer: QuantizedLayer, budget: int) -> int:
+        return plan(layer.cell, layer.inputs, layer.units, budget, depth_of(layer)).cycles_per_step
+
+    budgets = [lanes] * len(model.layers)
+    if model.head is None:
+        return budgets
+    slowest = max(pace(layer, lanes) for layer in model.layers)
+    # A head works once a step or once a sequence, so the rate of the steps is enough for it.
+    enough = (b for b in range(1, lanes) if pace(model.head, b) <= slowest)
+    return [*budgets, next(enough, lanes)]
+
+
 class Network(wiring.Component):
     """A quantized model as one stream component: an engine for each layer.
 
     Args:
         model: the frozen integer network.
-        lanes: the budget of multipliers of every layer, or a sequence with one budget for each (the head last).
+        lanes: the budget of multipliers of every recurrent layer, where the head gets as few as keep pace with them;
+            or a sequence with one budget for each layer (the head last).
         argmax: whether the index of the largest output leaves instead of the outputs (classification).
         probed: whether every stored value gets ports; see ``probes``.
 
@@ -85,7 +107,7 @@ class Network(wiring.Component):
     def __init__(self, model: QuantizedModel, lanes: Any = 16, argmax: bool = False, probed: bool = False) -> None:
         self.model, self.argmax = model, argmax
         stack = model.stack
-        budgets = list(lanes) if isinstance(lanes, (list, tuple)) else [lanes] * len(stack)
+        budgets = list(lanes) if isinstance(lanes, (list, tuple)) else budgets_of(model, lanes)
         if len(budgets) != len(stack):
             raise UsageError(f"Lanes must be given once or for each of {len(stack)} layers, not {len(budgets)} times")
         recurrent = len(model.layers)
