@@ -1,0 +1,128 @@
+"""The generated test bench: what it feeds in, and that it tells every fault."""
+
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from networks import network_of
+
+from hwrnn.errors import UsageError
+from hwrnn.golden import golden
+from hwrnn.rtl import generate
+from hwrnn.rtl.bench import timed
+from hwrnn.sim.verilog import run_bench
+
+icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="iverilog is not installed")
+verilator = pytest.mark.skipif(shutil.which("verilator") is None, reason="verilator is not installed")
+
+GRU = dict(cell="gru", inputs=3, units=5)
+
+
+@icarus
+def test_samples_become_the_stimulus(tmp_path):
+    model, x, lengths = network_of(**GRU)
+    generate(model, tmp_path / "out", lanes=4, samples=x, lengths=lengths)
+    words = [w for w in (tmp_path / "out" / "expected.hex").read_text().split("\n") if w and w[0] != "/"]
+    bits = 16
+    values = [int(word[2:], 16) for word in words]
+    expected = golden(model, model.quantize_input(x), lengths).output.ravel()
+    assert values == [int(v) & ((1 << bits) - 1) for v in expected]
+    assert [word[0] for word in words] == ["0", "0", "1"] * 3
+    assert run_bench(tmp_path / "out", "icarus").startswith("PASS")
+    # All of one step, as in the hotel's protocol: a longer sequence is made of them.
+    generate(model, tmp_path / "out", lanes=4, samples=x[:, :1])
+    assert run_bench(tmp_path / "out", "icarus").startswith("PASS")
+
+
+def test_a_bench_times_one_step_and_several():
+    x = np.arange(12).reshape(2, 3, 2)
+    both, steps = timed(x, np.array([2, 2]))
+    assert steps.tolist() == [2, 2, 3, 1]
+    assert both[2].tolist() == [[0, 1], [2, 3], [6, 7]] and both[3, 0].tolist() == [0, 1]
+    assert timed(x, np.array([1, 3]))[1].tolist() == [1, 3]
+
+
+def flipped_weight(text):
+    at = text.index("'h", text.index("weights[3] = ")) + 2
+    return text[:at] + f"{int(text[at], 16) ^ 1:x}" + text[at + 1 :]
+
+
+def replaced(pattern, by):
+    return lambda text: re.sub(pattern, by, text, count=1)
+
+
+FAULTS = {
+    "a weight": ("gru.v", flipped_weight, "output element"),
+    "ready never": ("gru.v", replaced(r"assign s_axis_tready = .*;", "assign s_axis_tready = 1'b0;"), "no transfer"),
+    "ready always": ("gru.v", replaced(r"assign s_axis_tready = .*;", "assign s_axis_tready = 1'b1;"), ""),
+    "valid never": ("gru.v", replaced(r"assign m_axis_tvalid = .*;", "assign m_axis_tvalid = 1'b0;"), "no transfer"),
+    "valid always": ("gru.v", replaced(r"assign m_axis_tvalid = .*;", "assign m_axis_tvalid = 1'b1;"), "element 0 is"),
+    "valid unknown": ("gru.v", replaced(r"assign m_axis_tvalid = .*;", "assign m_axis_tvalid = 1'bx;"), "unknown"),
+    "last": ("gru.v", replaced(r"assign m_axis_tlast = .*;", "assign m_axis_tlast = 1'b1;"), "tlast is wrong"),
+    "ready ignored": ("gru.v", replaced(r"\((m_axis_tready)\)", "(1'b1)"), "does not hold"),
+    "no reset": ("gru.v", replaced(r"reset <= ~ aresetn", "reset <= 1'b0"), ""),
+    "a result": ("expected.hex", replaced(r"\n1_\w+", "\n1_1234"), "output element 2 is"),
+    "a result missing": ("expected.hex", lambda text: text[: text.rindex("//")], "not in this folder"),
+    "no stimulus": ("stimulus.hex", lambda text: "", "not in this folder"),
+    "latency": ("gru_tb.v", replaced(r"LATENCY = \d+", "LATENCY = 1"), "cycles, expected"),
+    "cycles per step": ("gru_tb.v", replaced(r"CYCLES_PER_STEP = \d+", "CYCLES_PER_STEP = 1"), "steps takes"),
+}
+
+
+@pytest.fixture(scope="module")
+def gru(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("generated") / "gru"
+    generate(network_of(**GRU)[0], folder, lanes=4, name="gru")
+    return folder
+
+
+@icarus
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_fails(fault, gru, tmp_path):
+    file, change, reason = FAULTS[fault]
+    shutil.copytree(gru, tmp_path / "gru")
+    text = (gru / file).read_text()
+    assert change(text) != text
+    (tmp_path / "gru" / file).write_text(change(text))
+    verdict = run_bench(tmp_path / "gru", "icarus")
+    assert verdict.startswith("FAIL gru: ") and reason in verdict
+
+
+@icarus
+def test_the_readme_tells_how_to_run_icarus(gru, tmp_path):
+    commands = re.findall(r"^    (.*)$", (gru / "README.md").read_text(), re.MULTILINE)
+    shutil.copytree(gru, tmp_path / "gru")
+    done = subprocess.run(commands[0], shell=True, cwd=tmp_path / "gru", capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("PASS") == 1
+
+
+@verilator
+@pytest.mark.slow
+def test_the_readme_tells_how_to_run_verilator(gru, tmp_path):
+    commands = re.findall(r"^    (.*)$", (gru / "README.md").read_text(), re.MULTILINE)
+    shutil.copytree(gru, tmp_path / "gru")
+    for command in commands[1:3]:
+        done = subprocess.run(command, shell=True, cwd=tmp_path / "gru", capture_output=True, text=True)
+        assert done.returncode == 0 and "%Warning" not in done.stderr
+    assert done.stdout.startswith("PASS gru")
+
+
+@verilator
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [dict(layers=2, every_step=True), dict(outputs=5, argmax=True)], ids="-".join)
+def test_the_bench_judges_in_verilator(options, tmp_path):
+    argmax = options.pop("argmax", False)
+    generate(network_of("lstm", 2, 4, **options)[0], tmp_path / "out", lanes=3, name="n", argmax=argmax)
+    assert run_bench(tmp_path / "out", "verilator").startswith("PASS n: ")
+    path = tmp_path / "out" / "expected.hex"
+    path.write_text(re.sub(r"^1_.", "1_f", path.read_text(), count=1, flags=re.M).replace("1_f", "1_e", 1))
+    assert run_bench(tmp_path / "out", "verilator").startswith("FAIL n: output element")
+
+
+@icarus
+def test_a_bench_is_run_in_a_generated_folder_only(tmp_path):
+    with pytest.raises(UsageError, match=r"^Folder must be one that generate wrote, with one bench NAME_tb\.v, not "):
+        run_bench(tmp_path, "icarus")
