@@ -41,7 +41,7 @@ def generate(
     Args:
         model: a quantized model.
         folder: NAME.v, NAME_tb.v, stimulus.hex, expected.hex, manifest.json, verilator.vlt and README.md go there.
-        lanes: the budget of multipliers of every layer, or one for each (the head last).
+        lanes: the budget of multipliers, as :class:`hwrnn.rtl.Network` takes it.
         name: of the Verilog top; by default made of the cell and the sizes.
         argmax: whether the index of the largest output leaves instead of the outputs; for classification.
         target: a part (``hwrnn.rtl.TARGETS``) that the network has to fit. The Verilog itself is the same for all.
