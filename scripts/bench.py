@@ -106,7 +106,7 @@ def training() -> str:
     result = script("bench_training.py")
     rows = [
         ["hwrnn, numpy", f"{result['hwrnn_ms']:.2f} ms"],
-        ["PyTorch eager", f"{result['torch_ms']:.2f} ms"],
+        ["PyTorch eager", f"{result['pytorch_ms']:.2f} ms"],
         ["ratio", f"{result['ratio']:.2f}"],
     ]
     return markdown(["training step: LSTM(32), 12 inputs, batch 64, 30 steps, float32, one thread", "median"], rows)

@@ -45,7 +45,10 @@ def textbook(name, w, u, b, x, old):
 
 
 def random_layer(name, sigma="sigmoid", phi="tanh", clip=None, seed=0):
-    cell = Dense(phi=nonlinearity(phi)) if name == "dense" else cell_named(name, sigma if CELLS[name].gated else None, phi, clip)
+    if name == "dense":
+        cell = Dense(phi=nonlinearity(phi))
+    else:
+        cell = cell_named(name, sigma if CELLS[name].gated else None, phi, clip)
     rng = np.random.default_rng(seed)
     shapes = Layer.shapes(cell, 3, 5)
     return Layer(cell, 3, 5, {key: rng.standard_normal(shape) for key, shape in shapes.items()})

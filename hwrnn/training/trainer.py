@@ -55,7 +55,7 @@ def train(
 
     Args:
         dataset: its training part is learnt from; the test part is never looked at.
-        noise: None for 0.5 in a classification and 0 in a regression.
+        noise: None for 0.7 in a classification (cross-validation on Japanese Vowels chose it) and 0 in a regression.
         loss: None for ``cross_entropy`` in a classification and ``mse`` in a regression (or ``mae``).
         progress: called after each epoch.
         checkpoint: a file that is replaced after each epoch.
@@ -69,7 +69,7 @@ def train(
     """
     check_fits(model, dataset)
     if noise is None:
-        noise = 0.5 if dataset.task == "classification" else 0.0
+        noise = 0.7 if dataset.task == "classification" else 0.0
     loss = default_loss(dataset.task, loss)
     options = Options(epochs, batch, rate, weight_decay, clip, noise, validation, patience, seed, loss)
     learnt, held = hold_out(dataset, options.validation, options.seed)
@@ -108,7 +108,7 @@ def finetune(
     if len(formats) != len(model.stack):
         raise UsageError(f"Formats must be given for each of the {len(model.stack)} layers, not for {len(formats)}")
     default = {"batch": 32, "weight_decay": 1e-4, "clip": 1.0, "validation": 0.0, "patience": None, "seed": 0}
-    default["noise"] = 0.5 if dataset.task == "classification" else 0.0
+    default["noise"] = 0.7 if dataset.task == "classification" else 0.0
     unknown = sorted(set(options) - {*default, "loss"})
     if unknown:
         raise UsageError(f"Options of fine-tuning must be among {', '.join([*default, 'loss'])}, not {unknown[0]!r}")
