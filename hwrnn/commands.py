@@ -269,7 +269,7 @@ def run_simulate(given: Any) -> int:
         report.print_json(result.to_json())
     else:
         print(result)
-    return 1 if result.mismatches else 0
+    return 1 if result.fault else 0
 
 
 def run_inspect(given: Any) -> int:
@@ -299,4 +299,4 @@ def run_demo(given: Any) -> int:
         report.print_json(result.to_json())
     else:
         print(result)
-    return 1 if result.report.mismatches else 0
+    return 1 if result.report.fault else 0
