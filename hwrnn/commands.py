@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hwrnn import report
+from hwrnn.comparing import comparison, comparison_table, measured
 from hwrnn.data import Dataset, load_dataset
 from hwrnn.errors import UsageError
 from hwrnn.model import Model, build_model
@@ -100,7 +101,7 @@ def run_train(given: Any) -> int:
     )  # fmt: skip
     names = ("epochs", "batch", "rate", "noise", "validation", "patience", "checkpoint", "loss")
     options = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
-    model = train(model, data, seed=given.seed, resume=given.resume, progress=epochs_bar("train"), **options)
+    model = train(model, data, seed=given.seed, resume=given.resume, progress=report.epochs_bar("train"), **options)
     save(model, given.output)
     metric, value = measured(model, data)
     _, fitted = measured(model, data, on_train=True)
@@ -123,29 +124,9 @@ def run_train(given: Any) -> int:
     return 0
 
 
-def epochs_bar(what: str) -> Any:
-    """A progress of training as a bar of epochs."""
-    bar = report.Progress(what)
-
-    def show(now: Any) -> None:
-        held = "" if now.validation is None else f", validation {now.validation:.4f}"
-        bar(now.epoch, now.epochs, f"epochs, loss {now.loss:.4f}{held}")
-
-    return show
-
-
 def parameters_of(model: Model) -> int:
     """The number of trained parameters."""
     return sum(p.size for layer in model.stack for p in layer.parameters.values())
-
-
-def measured(model: Model | QuantizedModel, data: Dataset, on_train: bool = False) -> tuple[str, float]:
-    """The metric's name and value on the evaluation part (or the training part) of a data set."""
-    from hwrnn.training import evaluate
-
-    part = data.train if on_train else data.evaluation
-    name, value = next(iter(evaluate(model.predict, part, data.task, data.per_step).items()))
-    return name, value
 
 
 def run_quantize(given: Any) -> int:
@@ -155,7 +136,7 @@ def run_quantize(given: Any) -> int:
     model, data = float_model(given.model), dataset_of(given)
     check_fits(model, data)
     check_output(given.output)
-    more = {"progress": epochs_bar("fine-tune")} if given.finetune else {}
+    more = {"progress": report.epochs_bar("fine-tune")} if given.finetune else {}
     result = quantize(
         model, data, given.bits, weight_bits=given.weight_bits, activation_bits=given.activation_bits,
         state_bits=given.state_bits, cell_bits=given.cell_bits, method=given.method, finetune=given.finetune, **more,
@@ -197,32 +178,6 @@ def run_compare(given: Any) -> int:
     else:
         print(comparison_table(result))
     return 0
-
-
-def comparison(
-    model: Model, data: Dataset, bits: list[int], method: str = "mse", progress: Any = None
-) -> dict[str, Any]:
-    """Float and each number of bits: the golden model's metric, and what float arithmetic on rounded weights gives."""
-    metric, value = measured(model, data)
-    rows: list[dict[str, Any]] = [{"kind": "float", "bits": None, "value": value}]
-    for k, b in enumerate(bits):
-        result = quantize(model, data, b, method=method)
-        guess = measured(result.in_float(), data)[1]
-        rows.append({"kind": "fixed", "bits": b, "value": measured(result, data)[1], "float_simulation": guess})
-        if progress is not None:
-            progress(k + 1, len(bits), f"{b} bits")
-    return {"metric": metric, "rows": rows}
-
-
-def comparison_table(result: dict[str, Any]) -> str:
-    """A column for float and for each number of bits."""
-    metric, rows = result["metric"], result["rows"]
-    header = [metric, *("float" if row["bits"] is None else f"{row['bits']} bits" for row in rows)]
-    guess, golden = ["float simulation (rounded weights only)"], ["hardware (golden model, bit for bit)"]
-    for row in rows:
-        guess.append(report.metric_text(metric, row.get("float_simulation", row["value"])))
-        golden.append("-" if row["bits"] is None else report.metric_text(metric, row["value"]))
-    return report.table([guess, golden], header)
 
 
 def run_generate(given: Any) -> int:

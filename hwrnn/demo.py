@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hwrnn import report
+from hwrnn.comparing import comparison, comparison_table
 from hwrnn.errors import MissingExtra, UsageError
 
 __all__ = ["Demo", "demo"]
@@ -75,18 +76,12 @@ class Demo:
         written = [[f"{what}:", path] for what, path in self.files.items()]
         return "\n\n".join(
             [
-                _comparison_table(self.comparison),
+                comparison_table(self.comparison),
                 report.table(rows, ["LSTM(32), Japanese Vowels, 8 bits", "figure"]),
                 report.table(written),
                 f"done in {self.seconds:.0f} s",
             ]
         )
-
-
-def _comparison_table(result: dict[str, Any]) -> str:
-    from hwrnn.commands import comparison_table
-
-    return comparison_table(result)
 
 
 def demo(out: Path, quick: bool = False, seed: int = 0) -> Demo:
@@ -98,7 +93,6 @@ def demo(out: Path, quick: bool = False, seed: int = 0) -> Demo:
     Raises:
         UsageError: a folder that cannot be written, or one that is not a folder.
     """
-    from hwrnn.commands import comparison, epochs_bar
     from hwrnn.data import load_dataset
     from hwrnn.model import build_model
     from hwrnn.onnx_io import save
@@ -122,7 +116,7 @@ def demo(out: Path, quick: bool = False, seed: int = 0) -> Demo:
     report.say("1/5 train LSTM(32) with hard nonlinearities")
     model = build_model(data.inputs, data.outputs, cell="lstm", hidden=32, cell_clip=2.0, seed=seed)
     epochs = 30 if quick else 80
-    model = train(model, data, epochs=epochs, seed=seed, progress=epochs_bar("  train"))
+    model = train(model, data, epochs=epochs, seed=seed, progress=report.epochs_bar("  train"))
     save(model, files["float model"])
     report.say("2/5 quantize to 8 bits")
     quantized = quantize(model, data, 8)

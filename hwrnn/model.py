@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -114,34 +114,48 @@ class Layer:
         return self.cell.run(product, Values(state, store))
 
 
+#: A layer, float or quantized.
+L = TypeVar("L", bound="Sized")
+
+
+class Sized(Protocol):
+    """What a stack asks of its layers."""
+
+    @property
+    def inputs(self) -> int:
+        """Length of an input vector."""
+        ...
+
+    @property
+    def units(self) -> int:
+        """Length of an output vector."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
-class Model:
-    """A float network.
+class Stack(Generic[L]):
+    """What float and integer networks share.
 
     Attributes:
         layers: recurrent layers, from the input on.
         head: a dense layer behind the last one, or None (then the output is the last layer's state).
         every_step: whether there is an output at every step, or only for the last of a sequence.
         task: ``classification`` or ``regression``.
-        input_mean, input_scale: per-channel standardisation of the input, ``(x - mean) * scale``, float32
-            (inputs,).
-        output_mean, output_scale: what turns an output into target units, ``y * scale + mean``, float32
-            (outputs,).
-        facts: what is known of the training, as plain JSON values.
+        input_mean, input_scale: per-channel standardisation of the input, ``(x - mean) * scale``, float32 (inputs,).
+        output_mean, output_scale: what turns an output into target units, ``y * scale + mean``, float32 (outputs,).
     """
 
-    layers: tuple[Layer, ...]
-    head: Layer | None
+    layers: tuple[L, ...]
+    head: L | None
     every_step: bool
     task: str
     input_mean: np.ndarray
     input_scale: np.ndarray
     output_mean: np.ndarray
     output_scale: np.ndarray
-    facts: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def stack(self) -> tuple[Layer, ...]:
+    def stack(self) -> tuple[L, ...]:
         """All layers in order, the head last."""
         return self.layers if self.head is None else (*self.layers, self.head)
 
@@ -155,13 +169,19 @@ class Model:
         """Length of an output vector."""
         return self.stack[-1].units
 
+
+@dataclass(frozen=True, eq=False)
+class Model(Stack[Layer]):
+    """A float network: a :class:`Stack`, and in ``facts`` what is known of the training, as plain JSON values."""
+
+    facts: dict[str, Any] = field(default_factory=dict)
+
     def standardised(self, x: np.ndarray) -> np.ndarray:
         """Inputs (N, T, inputs) as the first layer sees them, float32 as the hardware's host computes them."""
         return standardised(x, self.input_mean, self.input_scale)
 
     def predict(self, x: Any, lengths: Any = None) -> np.ndarray:
-        """Scores or values, (N, outputs) or with ``every_step`` (N, T, outputs), for ``x`` (N, T, inputs)
-        float.
+        """Scores or values, (N, outputs) or with ``every_step`` (N, T, outputs), for float ``x`` (N, T, inputs).
 
         Raises:
             UsageError: a wrong shape, NaN or infinite values, or lengths outside 1..T.

@@ -18,7 +18,7 @@ from hwrnn.cells import Cell
 from hwrnn.errors import UsageError
 from hwrnn.fixed import Format, round_half_up
 from hwrnn.formats import LayerFormats, Widths, choose_formats
-from hwrnn.model import Layer, Model, check_input, standardised
+from hwrnn.model import Layer, Model, Stack, check_input, standardised
 from hwrnn.trace import trace
 
 __all__ = [
@@ -75,9 +75,8 @@ class QuantizedLayer:
     def accumulators(self) -> Mapping[str, tuple[int, int]]:
         """The interval of each gate's accumulator over all units, from its actual weights and biases.
 
-        Every operand's format holds zero, so each term's interval does, and every partial sum that starts at
-        the
-        bias lies inside too: an accumulator of this interval cannot overflow.
+        Every operand's format holds zero, so each term's interval does, and every partial sum that starts
+        at the bias lies inside too: an accumulator of this interval cannot overflow.
         """
         bounds = {}
         for k, phase in enumerate(self.cell.phases):
@@ -94,40 +93,18 @@ class QuantizedLayer:
 
 
 @dataclass(frozen=True, eq=False)
-class QuantizedModel:
+class QuantizedModel(Stack[QuantizedLayer]):
     """An integer network, frozen: golden, hardware and the integer graph all compute its bits.
 
     Attributes are those of ``hwrnn.model.Model`` with integer layers, and:
         widths: the numbers of bits it was made with.
+        facts: what is known of the training, as plain JSON values.
         saturation: how often calibration data saturated each value, ``"LAYER.NAME"`` to a share of 1.
     """
 
-    layers: tuple[QuantizedLayer, ...]
-    head: QuantizedLayer | None
-    every_step: bool
-    task: str
-    input_mean: np.ndarray
-    input_scale: np.ndarray
-    output_mean: np.ndarray
-    output_scale: np.ndarray
     widths: Widths
     facts: dict[str, Any] = field(default_factory=dict)
     saturation: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def stack(self) -> tuple[QuantizedLayer, ...]:
-        """All layers in order, the head last."""
-        return self.layers if self.head is None else (*self.layers, self.head)
-
-    @property
-    def inputs(self) -> int:
-        """Features of an input vector."""
-        return self.layers[0].inputs
-
-    @property
-    def outputs(self) -> int:
-        """Length of an output vector."""
-        return self.stack[-1].units
 
     @property
     def input_format(self) -> Format:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
-__all__ = ["Progress", "percent", "print_json", "quantity", "table"]
+__all__ = ["Progress", "epochs_bar", "metric_text", "percent", "print_json", "quantity", "say", "table"]
 
 
 def table(rows: Iterable[Sequence[Any]], header: Sequence[str] | None = None) -> str:
@@ -82,6 +82,17 @@ class Progress:
         else:
             self.stream.write(f"{self.what}: {done:g}/{total:g} {words}".rstrip() + f" ({now - self.start:.1f} s)\n")
         self.stream.flush()
+
+
+def epochs_bar(what: str) -> Any:
+    """A progress of training as a bar of epochs."""
+    bar = Progress(what)
+
+    def show(now: Any) -> None:
+        held = "" if now.validation is None else f", validation {now.validation:.4f}"
+        bar(now.epoch, now.epochs, f"epochs, loss {now.loss:.4f}{held}")
+
+    return show
 
 
 def say(text: str) -> None:
