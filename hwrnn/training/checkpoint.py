@@ -59,7 +59,8 @@ class Checkpoint:
         if not Path(name).is_file():
             raise UsageError(f"Checkpoint must exist to resume from it, not {name!r}: leave resume out to begin")
         try:
-            with np.load(name, allow_pickle=False) as stored:
+            # numpy leaves a file that it cannot read open, so it is opened here.
+            with open(name, "rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 about = json.loads(str(stored["about"][()]))
                 arrays = {key: stored[key] for key in _ARRAYS}
             if about["kind"] != _KIND:

@@ -88,6 +88,14 @@ class Options:
         return {k: v.item() if isinstance(v, np.generic) else v for k, v in asdict(self).items()}
 
 
+def default_noise(task: str) -> float:
+    """The deviation of the input noise of a task: 0.7 for a classification, 0 for a regression.
+
+    Cross-validation on the training part of Japanese Vowels chose 0.7 among 0.3, 0.5 and 0.7, for LSTM and GRU alike.
+    """
+    return 0.7 if task == "classification" else 0.0
+
+
 def default_loss(task: str, loss: str | None) -> str:
     """The loss of a task.
 
