@@ -169,9 +169,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(given: Any) -> int:
+    import warnings
+
     from hwrnn import commands
 
-    return int(getattr(commands, f"run_{given.verb}")(given))
+    with warnings.catch_warnings():
+        # A warning is a line for the person, without the place in our code that raised it.
+        warnings.showwarning = lambda message, *_: print(f"hwrnn: {message}", file=sys.stderr)
+        return int(getattr(commands, f"run_{given.verb}")(given))
 
 
 if __name__ == "__main__":
