@@ -121,22 +121,27 @@ class Engine(wiring.Component):
             memories[name] = Memory(shape=shape(values[name]), depth=max(depth, 2), init=[])
             m.submodules[f"vector_{name}"] = memories[name]
 
-        names = ("bank", "state_bank", "last_step", "emits", "go", "finishes")
-        bank, state_bank, last_step, emits, go, finishes = (Signal(name=name) for name in names)
+        names = ("bank", "state_bank", "last_step", "emits", "go", "finishes", "reserves")
+        bank, state_bank, last_step, emits, go, finishes, reserves = (Signal(name=name) for name in names)
         full, ends = Signal(2, name="full"), Signal(2, name="ends")
         first = Signal(init=1)  # the step is the first of its sequence
         self._fill(m, inputs, full, ends)
         # Room at the output is promised when a group's last column is issued.
         credits = Signal(range(self.schedule.buffer + 1), init=self.schedule.buffer)
+        room = Signal(init=1)
         final = len(self.drains) - 1
+        most = self.schedule.phases[final].parallel
         m.d.comb += [
             last_step.eq(Mux(bank, ends[1], ends[0])),
             emits.eq(1 if self.every_step else last_step),
             finishes.eq(getattr(front, f"done_{final}") & emits),
-            go.eq(Mux(bank, full[1], full[0]) & front.settled & ~(finishes & (credits < front.need))),
+            go.eq(Mux(bank, full[1], full[0]) & front.settled & (room | ~finishes)),
+            reserves.eq(go & finishes),
             front.go.eq(go),
         ]
-        m.d.sync += credits.eq(credits + buffer.taken - Mux(go & finishes, front.need, 0))
+        m.d.sync += credits.eq(credits + buffer.taken - Mux(reserves, front.need, 0))
+        # Decided a cycle early, as if nothing were taken meanwhile and every group were whole.
+        m.d.sync += room.eq(Mux(reserves, credits >= 2 * most, credits >= most))
         with m.If(go & front.ends_step):
             m.d.sync += [bank.eq(~bank), state_bank.eq(~state_bank), first.eq(last_step)]
             m.d.sync += full.bit_select(bank, 1).eq(0)

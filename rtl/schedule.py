@@ -172,7 +172,7 @@ class Schedule:
     def buffer(self) -> int:
         """Elements of the output buffer: enough credits that a taken output never holds back the issue."""
         last = self.phases[-1]
-        pending = MAC_STAGES + self.depths[-1] + OUTPUT_STAGES + last.parallel + 2
+        pending = MAC_STAGES + self.depths[-1] + OUTPUT_STAGES + last.parallel + 3
         return last.parallel * (1 + ceil(pending / (last.passes * last.columns)))
 
 
