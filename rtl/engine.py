@@ -20,12 +20,23 @@ from hwrnn.rtl.delay import delayed
 from hwrnn.rtl.drain import Drain
 from hwrnn.rtl.elementwise import depth_of
 from hwrnn.rtl.front import Front
-from hwrnn.rtl.lanes import Lanes
+from hwrnn.rtl.lanes import Lanes, factors
 from hwrnn.rtl.ports import OutputBuffer, element, shape
 from hwrnn.rtl.schedule import Schedule, plan
+from hwrnn.rtl.timing import SHORTEST, Timing
 from hwrnn.trace import trace
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "schedule_of"]
+
+
+def schedule_of(layer: QuantizedLayer, lanes: int, timing: Timing = SHORTEST) -> Schedule:
+    """The schedule of a layer within a budget of lanes.
+
+    Raises:
+        UsageError: a budget below 1.
+    """
+    mac = timing.mac(*(shape.width for shape in factors(layer)))
+    return plan(layer.cell, layer.inputs, layer.units, lanes, depth_of(layer, timing), mac)
 
 
 class Engine(wiring.Component):
@@ -40,6 +51,7 @@ class Engine(wiring.Component):
         every_step: whether the output leaves at every step, or at the last of a sequence only.
         probed: whether every stored value gets ports ``probe_NAME`` and ``probe_NAME_valid`` (a pre-activation's name
             is ``a_GATE``); values appear in the order of steps and units.
+        timing: where registers stand; values and their order do not depend on it.
 
     Ports:
         i: stream of input elements, ``last`` with the last element of a sequence's last vector.
@@ -49,10 +61,17 @@ class Engine(wiring.Component):
         UsageError: a budget below 1.
     """
 
-    def __init__(self, layer: QuantizedLayer, lanes: int, every_step: bool = True, probed: bool = False) -> None:
-        self.layer, self.every_step = layer, every_step
-        self.schedule: Schedule = plan(layer.cell, layer.inputs, layer.units, lanes, depth_of(layer))
-        self.lanes = Lanes(layer, self.schedule)
+    def __init__(
+        self,
+        layer: QuantizedLayer,
+        lanes: int,
+        every_step: bool = True,
+        probed: bool = False,
+        timing: Timing = SHORTEST,
+    ) -> None:
+        self.layer, self.every_step, self.timing = layer, every_step, timing
+        self.schedule = schedule_of(layer, lanes, timing)
+        self.lanes = Lanes(layer, self.schedule, timing)
         self.drains = tuple(Drain(layer, k, p, self.lanes) for k, p in enumerate(self.schedule.phases))
         lines = trace(layer.cell)
         self.input_format, self.output_format = layer.formats.values["x"], layer.output
@@ -199,7 +218,7 @@ class Engine(wiring.Component):
     def _operand(
         self, m: Module, front: Front, memories: dict[str, Memory], bank: Signal, state_bank: Signal, first: Signal
     ) -> Signal:
-        """The operand in cycle 2: memory, then choice and register; shifted to where the products meet."""
+        """The operand in cycle ``1 + timing.memory``: read, chosen, kept; shifted to where the products meet."""
         data = {}
         for name, memory in memories.items():
             read = memory.read_port()
@@ -214,9 +233,11 @@ class Engine(wiring.Component):
                 with m.Case(n):
                     shifted = data[name] << self.layer.formats.shifts[k, name]
                     m.d.comb += chosen.eq(Mux(started, 0, shifted) if self._banked(name) else shifted)
-        register = Signal(self.lanes.operand_shape, name="operand_register", reset_less=True)
-        m.d.sync += register.eq(chosen)
-        return register
+        for k in range(self.timing.memory):
+            register = Signal(self.lanes.operand_shape, name=f"operand_{k + 1}", reset_less=True)
+            m.d.sync += register.eq(chosen)
+            chosen = register
+        return chosen
 
     def _distribute(
         self,

@@ -12,10 +12,9 @@ from amaranth.lib.wiring import In, Out
 from hwrnn.errors import UsageError
 from hwrnn.fixed import Format, bits_for
 from hwrnn.quantization import QuantizedLayer, QuantizedModel
-from hwrnn.rtl.elementwise import depth_of
-from hwrnn.rtl.engine import Engine
+from hwrnn.rtl.engine import Engine, schedule_of
 from hwrnn.rtl.ports import element, shape
-from hwrnn.rtl.schedule import plan
+from hwrnn.rtl.timing import SHORTEST, Timing
 
 __all__ = ["ArgMax", "Network"]
 
@@ -64,7 +63,7 @@ class ArgMax(wiring.Component):
         return m
 
 
-def budgets_of(model: QuantizedModel, lanes: int) -> list[int]:
+def budgets_of(model: QuantizedModel, lanes: int, timing: Timing = SHORTEST) -> list[int]:
     """One budget for each layer: ``lanes`` for a recurrent one, for the head as few as do not slow them down.
 
     Raises:
@@ -72,7 +71,7 @@ def budgets_of(model: QuantizedModel, lanes: int) -> list[int]:
     """
 
     def pace(layer: QuantizedLayer, budget: int) -> int:
-        return plan(layer.cell, layer.inputs, layer.units, budget, depth_of(layer)).cycles_per_step
+        return schedule_of(layer, budget, timing).cycles_per_step
 
     budgets = [lanes] * len(model.layers)
     if model.head is None:
@@ -92,6 +91,7 @@ class Network(wiring.Component):
             or a sequence with one budget for each layer (the head last).
         argmax: whether the index of the largest output leaves instead of the outputs (classification).
         probed: whether every stored value gets ports; see ``probes``.
+        timing: where registers stand in every engine.
 
     Ports:
         i: stream of input elements; ``last`` with the last element of a sequence's last vector.
@@ -104,15 +104,22 @@ class Network(wiring.Component):
     # A network is also asked for its figures alone; Amaranth warns of a component that nobody builds.
     _MustUse__silence = True
 
-    def __init__(self, model: QuantizedModel, lanes: Any = 16, argmax: bool = False, probed: bool = False) -> None:
-        self.model, self.argmax = model, argmax
+    def __init__(
+        self,
+        model: QuantizedModel,
+        lanes: Any = 16,
+        argmax: bool = False,
+        probed: bool = False,
+        timing: Timing = SHORTEST,
+    ) -> None:
+        self.model, self.argmax, self.timing = model, argmax, timing
         stack = model.stack
-        budgets = list(lanes) if isinstance(lanes, (list, tuple)) else budgets_of(model, lanes)
+        budgets = list(lanes) if isinstance(lanes, (list, tuple)) else budgets_of(model, lanes, timing)
         if len(budgets) != len(stack):
             raise UsageError(f"Lanes must be given once or for each of {len(stack)} layers, not {len(budgets)} times")
         recurrent = len(model.layers)
         self.engines = tuple(
-            Engine(layer, budget, every_step=model.every_step or k != recurrent - 1, probed=probed)
+            Engine(layer, budget, every_step=model.every_step or k != recurrent - 1, probed=probed, timing=timing)
             for k, (layer, budget) in enumerate(zip(stack, budgets, strict=True))
         )
         self.picker = ArgMax(model.output_format, model.outputs) if argmax else None
