@@ -46,8 +46,9 @@ def generate(
         lanes: the budget of multipliers of every layer, or one for each (the head last).
         name: of the Verilog top; by default made of the cell and the sizes.
         argmax: whether the index of the largest output leaves instead of the outputs; for classification.
-        target: a part (``hwrnn.rtl.TARGETS``) that the network has to fit. The Verilog itself is the same for all.
-        timing: where registers stand (``hwrnn.rtl.Timing``); the shortest pipeline where None.
+        target: a part (``hwrnn.rtl.TARGETS``) that the network has to fit. The Verilog runs on any part.
+        timing: where registers stand (``hwrnn.rtl.Timing``); where None the target's choice, or without a target the
+            shortest pipeline.
         samples: float (N, T, inputs): the sequences that the bench runs 17 times, so a few; else random ones over
             the whole input format.
         lengths: int (N,) of the samples, each T where None.
@@ -71,7 +72,9 @@ def generate(
     else:
         x, steps = check_input(samples, lengths, model.inputs)
         x = model.quantize_input(x)
-    emitted = emit(model, default_name(model) if name is None else name, lanes, argmax, timing or SHORTEST)
+    if timing is None:
+        timing = SHORTEST if part is None else part.timing
+    emitted = emit(model, default_name(model) if name is None else name, lanes, argmax, timing)
     manifest = manifest_of(emitted, lanes, part)
     files = {f"{emitted.name}.v": _header(emitted, lanes) + emitted.text}
     files |= bench_files(emitted.network, emitted.name, hwrnn.__version__, x, steps)
