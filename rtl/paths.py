@@ -30,6 +30,7 @@ _TERMS = (
     (r"drain_\d+\.(path_|shifted|[a-z]$|[a-z]_)", "element-wise path"),
     (r"drain_\d+\.", "control of the element-wise path"),
     (r"front\.", "issuing of columns"),
+    (r"layer\d+\.[a-z]\d*(\.|$)", "old state"),
     (r"vector_|source_", "state memory"),
     (r"unit_", "memory of the cell state"),
     (r"\.inputs", "input memory"),

