@@ -171,9 +171,9 @@ class Wire(Number):
         shape = shape_of(max(lo, self.lo), min(hi, self.hi))
         result: Any = _low(value[: shape.width], shape)
         if self.hi > hi:
-            result = Mux(value > hi, Const(hi, shape), result)
+            result = Mux(_above(value, hi), Const(hi, shape), result)
         if self.lo < lo:
-            result = Mux(value < lo, Const(lo, shape), result)
+            result = Mux(_below(value, lo), Const(lo, shape), result)
         return self._loose("clipped", result, self.raw.stage)
 
     def _piecewise(
@@ -193,6 +193,30 @@ class Wire(Number):
                 parts.append(Const(0) if sign == 0 else part if sign > 0 else -part)
             total = total + _chosen(above, parts)
         return self._loose("piecewise", total, self.raw.stage)
+
+
+def _above(value: Value, bound: int) -> Value:
+    """``value > bound``; below a power of two the high bits tell, without a chain of carries."""
+    negative, low = _sign(value), (bound + 1).bit_length() - 1
+    magnitude = value[: len(value) - value.shape().signed]
+    if bound < 0 or bound + 1 != 1 << low or low >= len(magnitude):
+        return value > bound
+    return ~negative & magnitude[low:].any()
+
+
+def _below(value: Value, bound: int) -> Value:
+    """``value < bound``; at zero or minus a power of two likewise."""
+    negative, low = _sign(value), (-bound).bit_length() - 1
+    magnitude = value[: len(value) - value.shape().signed]
+    if bound == 0:
+        return negative
+    if bound > 0 or -bound != 1 << low or low >= len(magnitude):
+        return value < bound
+    return negative & ~magnitude[low:].all()
+
+
+def _sign(value: Value) -> Value:
+    return value[-1] if value.shape().signed else Const(0, 1)
 
 
 def _low(bits: Value, shape: Shape) -> Value:
