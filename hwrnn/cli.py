@@ -19,6 +19,7 @@ _EXAMPLES = {
     "compare": "hwrnn compare m.onnx --data japanese-vowels --bits 16,12,8,6,4",
     "generate": "hwrnn generate q.onnx --lanes 16 -o verilog",
     "simulate": "hwrnn simulate q.onnx --data japanese-vowels --lanes 16 --count 20",
+    "implement": "hwrnn implement verilog --device ecp5-25k-6 --seeds 5",
     "inspect": "hwrnn inspect q.onnx   (or a nonlinearity: hwrnn inspect pwl_sigmoid:5 --bits 8)",
 }
 
@@ -72,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = verb("demo", "the whole job on the embedded data: train, quantize, compare, generate, simulate")
     demo.add_argument("--out", default="hwrnn-demo", metavar="DIR", help="folder of the results (default hwrnn-demo)")
     demo.add_argument("--quick", action="store_true", help="less training, and a part of the test data")
+    demo.add_argument("--device", metavar="PART", help="go on to a bitstream for this part (needs hwrnn[fpga])")
     demo.add_argument("--seed", type=_whole, default=0, help="of the random generators (default 0)")
 
     train = verb("train", "train a recurrent network")
@@ -111,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     generate = verb("generate", "write Verilog, manifest and test bench")
     generate.add_argument("model", help="a quantized model of hwrnn")
     generate.add_argument("--lanes", type=_whole, default=16, metavar="N", help="budget of multipliers (default 16)")
-    generate.add_argument("--target", metavar="T", help="a part, to say what share of it the design needs")
+    generate.add_argument("--target", metavar="T", help="a part: its registers, and what share the design needs")
     generate.add_argument("--argmax", action="store_true", help="return the class instead of the scores")
     generate.add_argument("--name", help="of the Verilog module")
     generate.add_argument("-o", "--output", required=True, metavar="DIR", help="the folder")
@@ -128,6 +130,11 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--output-stall", default="always", help="always, random, bursts or waits (default always)")
     simulate.add_argument("--vcd", metavar="FILE", help="write a waveform with the expected values beside the actual")
     simulate.add_argument("--seed", type=_whole, default=0, help="of the stalls (default 0)")
+
+    implement = verb("implement", "synthesize, place and route: from Verilog to a bitstream and a report")
+    implement.add_argument("folder", metavar="DIR", help="what hwrnn generate wrote")
+    implement.add_argument("--device", required=True, metavar="PART", help="up5k, hx8k, ecp5-25k-6, gw1n-9, ...")
+    implement.add_argument("--seeds", type=_whole, default=1, metavar="N", help="place and route N times (default 1)")
 
     inspect = verb("inspect", "what is in a model, or how good an approximation is")
     inspect.add_argument("file", help="a model of hwrnn, or the name of a nonlinearity")

@@ -17,6 +17,7 @@ __all__ = [
     "run_compare",
     "run_demo",
     "run_generate",
+    "run_implement",
     "run_inspect",
     "run_quantize",
     "run_simulate",
@@ -227,6 +228,18 @@ def run_simulate(given: Any) -> int:
     return 1 if result.fault else 0
 
 
+def run_implement(given: Any) -> int:
+    """``hwrnn implement``."""
+    from hwrnn.rtl.flow import implement
+
+    result = implement(given.folder, given.device, seeds=given.seeds, progress=report.Progress("implement"))
+    if given.json:
+        report.print_json(result.to_json())
+    else:
+        print(result)
+    return 0
+
+
 def run_inspect(given: Any) -> int:
     """``hwrnn inspect``."""
     from hwrnn.inspection import certificate_table, describe, description_table, looks_like_nonlinearity
@@ -249,7 +262,7 @@ def run_demo(given: Any) -> int:
     """``hwrnn demo``."""
     from hwrnn.demo import demo
 
-    result = demo(Path(given.out), quick=given.quick, seed=given.seed)
+    result = demo(Path(given.out), quick=given.quick, seed=given.seed, device=given.device)
     if given.json:
         report.print_json(result.to_json())
     else:

@@ -27,6 +27,7 @@ class Demo:
         steps: mean time steps of a sequence.
         files: what was written, name to path.
         seconds: wall time of the whole.
+        implementation: what a part makes of it, where one was named.
     """
 
     comparison: dict[str, Any]
@@ -35,6 +36,7 @@ class Demo:
     steps: float
     files: dict[str, str]
     seconds: float
+    implementation: Any = None
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values."""
@@ -48,7 +50,7 @@ class Demo:
             "cycles_per_inference": self.cycles_per_inference,
             "files": self.files,
             "seconds": round(self.seconds, 1),
-        }
+        } | ({} if self.implementation is None else {"implement": self.implementation.to_json()})
 
     @property
     def cycles_per_inference(self) -> float:
@@ -73,35 +75,40 @@ class Demo:
             ["multipliers (lanes + element-wise)", f"{network.lanes} + {network.multipliers - network.lanes}"],
             ["memory bits", network.memory_bits],
         ]
+        made = [] if self.implementation is None else [self.implementation.table(self.steps)]
         written = [[f"{what}:", path] for what, path in self.files.items()]
         return "\n\n".join(
             [
                 comparison_table(self.comparison),
                 report.table(rows, ["LSTM(32), Japanese Vowels, 8 bits", "figure"]),
+                *made,
                 report.table(written),
                 f"done in {self.seconds:.0f} s",
             ]
         )
 
 
-def demo(out: Path, quick: bool = False, seed: int = 0) -> Demo:
+def demo(out: Path, quick: bool = False, seed: int = 0, device: str | None = None) -> Demo:
     """Do the main job and write its results into ``out``: both models, the Verilog folder and a picture.
 
     Args:
         quick: a third of the training, and 60 of the 370 test utterances in the simulation.
+        device: a part that the network is brought onto, with as many lanes as it has room for.
 
     Raises:
-        UsageError: a folder that cannot be written, or one that is not a folder.
+        UsageError: a folder that cannot be written, one that is not a folder, or what ``implement`` refuses.
     """
     from hwrnn.data import load_dataset
     from hwrnn.model import build_model
     from hwrnn.onnx_io import save
     from hwrnn.quantization import quantize
-    from hwrnn.rtl import Network, generate
+    from hwrnn.rtl.flow import implement, ready_for
     from hwrnn.sim import simulate
     from hwrnn.training import train
 
     start = time.monotonic()
+    if device is not None:
+        ready_for(device)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -123,13 +130,11 @@ def demo(out: Path, quick: bool = False, seed: int = 0) -> Demo:
     save(quantized, files["quantized model"])
     report.say("3/5 compare float with 16, 12, 8, 6 and 4 bits")
     compared = comparison(model, data, [16, 12, 8, 6, 4], progress=report.Progress("  compare"))
-    report.say(f"4/5 generate Verilog for {_LANES} lanes")
-    generate(quantized, files["Verilog"], lanes=_LANES)
+    network = _generated(quantized, files["Verilog"], device)
     report.say("5/5 simulate the hardware cycle by cycle")
     part = data.evaluation
-    network = Network(quantized, _LANES)
     result = simulate(
-        quantized, part.x, part.lengths, y=part.y, float_model=model, lanes=_LANES, count=60 if quick else None,
+        quantized, part.x, part.lengths, y=part.y, float_model=model, network=network, count=60 if quick else None,
         progress=report.Progress("  simulate"),
     )  # fmt: skip
     steps = float(part.lengths[: result.sequences].mean())
@@ -140,5 +145,31 @@ def demo(out: Path, quick: bool = False, seed: int = 0) -> Demo:
     except MissingExtra as error:
         report.say(f"no picture: {error}")
         del files["picture"]
+    made = None
+    if device is not None:
+        report.say(f"and a bitstream for {device}")
+        made = implement(files["Verilog"], device, progress=report.Progress("  implement"))
+        if made.bitstream is not None:
+            files["bitstream"] = Path(made.bitstream)
     names = {what: str(path) for what, path in files.items()}
-    return Demo(compared, result, network, steps, names, time.monotonic() - start)
+    return Demo(compared, result, network, steps, names, time.monotonic() - start, made)
+
+
+def _generated(model: Any, folder: Path, device: str | None) -> Any:
+    """Write the Verilog, with as many lanes as the part has room for; the network, its values on probes."""
+    from hwrnn.rtl import TARGETS, Network, generate
+    from hwrnn.rtl.timing import SHORTEST
+
+    part = None if device is None else TARGETS[device]
+    lanes = 2 if part is not None and not part.multipliers else _LANES
+    report.say(f"4/5 generate Verilog for {lanes} lanes")
+    while True:
+        try:
+            generate(model, folder, lanes=lanes, target=device)
+            break
+        except UsageError:
+            if lanes == 1 or part is None:
+                raise
+            lanes //= 2
+            report.say(f"    that is too large for {device}: {lanes} lanes")
+    return Network(model, lanes, probed=True, timing=SHORTEST if part is None else part.timing)

@@ -10,13 +10,15 @@ if TYPE_CHECKING:
     from hwrnn.rtl.generator import generate
     from hwrnn.rtl.network import Network
     from hwrnn.rtl.targets import TARGETS
+    from hwrnn.rtl.timing import Timing
 
-__all__ = ["TARGETS", "Network", "generate"]
+__all__ = ["TARGETS", "Network", "Timing", "generate"]
 
 # Where each name lives; it is imported when first asked for.
 _HOMES = {
     "Network": "hwrnn.rtl.network",
     "TARGETS": "hwrnn.rtl.targets",
+    "Timing": "hwrnn.rtl.timing",
     "generate": "hwrnn.rtl.generator",
 }
 

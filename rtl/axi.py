@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from amaranth.hdl import ClockDomain, Module, Signal
-from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hwrnn.rtl.network import Network
+from hwrnn.rtl.ports import Part
 
 __all__ = ["AxiStreamTop", "padded"]
 
@@ -16,7 +16,7 @@ def padded(width: int) -> int:
     return -(-width // 8) * 8
 
 
-class AxiStreamTop(wiring.Component):
+class AxiStreamTop(Part):
     """A network between two AXI4-Stream ports; it adds no cycle.
 
     Args:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import data, wiring
+from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 
 from hwrnn.quantization import QuantizedLayer
 from hwrnn.rtl.delay import delayed
 from hwrnn.rtl.elementwise import ElementWise
 from hwrnn.rtl.lanes import Lanes
-from hwrnn.rtl.ports import shape
-from hwrnn.rtl.schedule import MAC_STAGES, PhasePlan
+from hwrnn.rtl.ports import Part, shape
+from hwrnn.rtl.schedule import PhasePlan
 from hwrnn.trace import trace
 
 __all__ = ["FLAGS", "Drain"]
@@ -22,13 +22,13 @@ __all__ = ["FLAGS", "Drain"]
 FLAGS = data.StructLayout({"first": 1, "emits": 1, "last_step": 1, "bank": 1})
 
 
-class Drain(wiring.Component):
+class Drain(Part):
     """Hold registers and element-wise path of phase ``index``.
 
     Ports:
         done, done_Q: as the front shows them with the column that ends a group, or its pass Q, in cycle 0.
         first, emits, last_step, bank: the flags of that column.
-        sum_N, first_N: of the lanes, in cycle ``MAC_STAGES - 1``.
+        sum_N, first_N: of the lanes, in cycle ``schedule.mac - 1``.
         unit: the unit that enters the path in the next cycle, to address old values.
         old_NAME: what the path reads back, a cycle after ``unit``.
         NAME: a stored value (``a_GATE``: a pre-activation), with NAME_valid, NAME_unit and NAME_flags beside it.
@@ -36,6 +36,7 @@ class Drain(wiring.Component):
 
     def __init__(self, layer: QuantizedLayer, index: int, p: PhasePlan, lanes: Lanes) -> None:
         self.layer, self.index, self.plan = layer, index, p
+        self.timing, self.sums_at = lanes.timing, lanes.schedule.mac - 1
         lines = trace(layer.cell)
         values = layer.formats.values
         self.stored = (*(f"a.{gate}" for gate in p.phase.gates), *lines.stored_in(index))
@@ -60,9 +61,9 @@ class Drain(wiring.Component):
         """One unit leaves the hold registers in every cycle while a group drains."""
         m = Module()
         p, units = self.plan, self.layer.units
-        path = ElementWise.build(m, self.layer, self.index, "path")
-        done = delayed(m, self.done, MAC_STAGES - 1, "done", reset=True)
-        flags = delayed(m, Cat(getattr(self, flag) for flag in FLAGS.members), MAC_STAGES - 1, "flags")
+        path = ElementWise.build(m, self.layer, self.index, "path", self.timing)
+        done = delayed(m, self.done, self.sums_at, "done", reset=True)
+        flags = delayed(m, Cat(getattr(self, flag) for flag in FLAGS.members), self.sums_at, "flags")
         left = Signal(range(max(p.parallel, 2)))
         active = Signal()
         m.d.comb += active.eq(done | (left != 0))
@@ -114,7 +115,7 @@ class Drain(wiring.Component):
         for q in range(p.passes):
             passed = None
             if q < p.passes - 1:
-                passed = delayed(m, getattr(self, f"done_{q}"), MAC_STAGES - 1, f"done_{q}", reset=True)
+                passed = delayed(m, getattr(self, f"done_{q}"), self.sums_at, f"done_{q}", reset=True)
             for lane in range(p.lanes):
                 row = q * p.rows_per_pass + lane % p.rows_per_pass
                 if row >= len(p.rows):

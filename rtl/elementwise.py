@@ -11,6 +11,7 @@ from hwrnn.cells import Values
 from hwrnn.quantization import QuantizedLayer
 from hwrnn.rtl.numbers import Pipeline, Wire, shape_of
 from hwrnn.rtl.ports import shape
+from hwrnn.rtl.timing import SHORTEST, Timing
 from hwrnn.trace import trace
 
 __all__ = ["ElementWise", "depth_of", "gate_interval"]
@@ -52,11 +53,13 @@ class ElementWise:
         return max(wire.stage for wire in self.stored.values())
 
     @classmethod
-    def build(cls, m: Module | None, layer: QuantizedLayer, index: int, prefix: str) -> ElementWise:
+    def build(
+        cls, m: Module | None, layer: QuantizedLayer, index: int, prefix: str, timing: Timing = SHORTEST
+    ) -> ElementWise:
         """Add the path of phase ``index`` to ``m``; with None only its stages are found."""
         cell, formats = layer.cell, layer.formats
         lines, phase = trace(cell), cell.phases[index]
-        path = cls(Pipeline(m, prefix))
+        path = cls(Pipeline(m, prefix, timing))
         pipeline = path.pipeline
 
         def keep(name: str, value: Wire) -> Wire:
@@ -85,6 +88,6 @@ class ElementWise:
         return path
 
 
-def depth_of(layer: QuantizedLayer) -> tuple[int, ...]:
+def depth_of(layer: QuantizedLayer, timing: Timing = SHORTEST) -> tuple[int, ...]:
     """Stages of each phase's path."""
-    return tuple(ElementWise.build(None, layer, k, "x").depth for k in range(len(layer.cell.phases)))
+    return tuple(ElementWise.build(None, layer, k, "x", timing).depth for k in range(len(layer.cell.phases)))

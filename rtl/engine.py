@@ -1,4 +1,3 @@
-# amaranth: UnusedElaboratable=no
 """The engine: one layer, element by element, step by step.
 
 The front issues one column a cycle: the address of an operand and of a word of weights. It alone can wait: for an
@@ -20,15 +19,26 @@ from hwrnn.rtl.delay import delayed
 from hwrnn.rtl.drain import Drain
 from hwrnn.rtl.elementwise import depth_of
 from hwrnn.rtl.front import Front
-from hwrnn.rtl.lanes import Lanes
-from hwrnn.rtl.ports import OutputBuffer, element, shape
+from hwrnn.rtl.lanes import Lanes, factors
+from hwrnn.rtl.ports import OutputBuffer, Part, element, shape
 from hwrnn.rtl.schedule import Schedule, plan
+from hwrnn.rtl.timing import SHORTEST, Timing
 from hwrnn.trace import trace
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "schedule_of"]
 
 
-class Engine(wiring.Component):
+def schedule_of(layer: QuantizedLayer, lanes: int, timing: Timing = SHORTEST) -> Schedule:
+    """The schedule of a layer within a budget of lanes.
+
+    Raises:
+        UsageError: a budget below 1.
+    """
+    mac = timing.mac(*(shape.width for shape in factors(layer)))
+    return plan(layer.cell, layer.inputs, layer.units, lanes, depth_of(layer, timing), mac)
+
+
+class Engine(Part):
     """One layer as a stream component.
 
     In steady state a time step takes ``cycles_per_step`` cycles, and a single one ``latency`` cycles from the transfer
@@ -40,6 +50,7 @@ class Engine(wiring.Component):
         every_step: whether the output leaves at every step, or at the last of a sequence only.
         probed: whether every stored value gets ports ``probe_NAME`` and ``probe_NAME_valid`` (a pre-activation's name
             is ``a_GATE``); values appear in the order of steps and units.
+        timing: where registers stand; values and their order do not depend on it.
 
     Ports:
         i: stream of input elements, ``last`` with the last element of a sequence's last vector.
@@ -49,10 +60,17 @@ class Engine(wiring.Component):
         UsageError: a budget below 1.
     """
 
-    def __init__(self, layer: QuantizedLayer, lanes: int, every_step: bool = True, probed: bool = False) -> None:
-        self.layer, self.every_step = layer, every_step
-        self.schedule: Schedule = plan(layer.cell, layer.inputs, layer.units, lanes, depth_of(layer))
-        self.lanes = Lanes(layer, self.schedule)
+    def __init__(
+        self,
+        layer: QuantizedLayer,
+        lanes: int,
+        every_step: bool = True,
+        probed: bool = False,
+        timing: Timing = SHORTEST,
+    ) -> None:
+        self.layer, self.every_step, self.timing = layer, every_step, timing
+        self.schedule = schedule_of(layer, lanes, timing)
+        self.lanes = Lanes(layer, self.schedule, timing)
         self.drains = tuple(Drain(layer, k, p, self.lanes) for k, p in enumerate(self.schedule.phases))
         lines = trace(layer.cell)
         self.input_format, self.output_format = layer.formats.values["x"], layer.output
@@ -121,22 +139,27 @@ class Engine(wiring.Component):
             memories[name] = Memory(shape=shape(values[name]), depth=max(depth, 2), init=[])
             m.submodules[f"vector_{name}"] = memories[name]
 
-        names = ("bank", "state_bank", "last_step", "emits", "go", "finishes")
-        bank, state_bank, last_step, emits, go, finishes = (Signal(name=name) for name in names)
+        names = ("bank", "state_bank", "last_step", "emits", "go", "finishes", "reserves")
+        bank, state_bank, last_step, emits, go, finishes, reserves = (Signal(name=name) for name in names)
         full, ends = Signal(2, name="full"), Signal(2, name="ends")
         first = Signal(init=1)  # the step is the first of its sequence
         self._fill(m, inputs, full, ends)
         # Room at the output is promised when a group's last column is issued.
         credits = Signal(range(self.schedule.buffer + 1), init=self.schedule.buffer)
+        room = Signal(init=1)
         final = len(self.drains) - 1
+        most = self.schedule.phases[final].parallel
         m.d.comb += [
             last_step.eq(Mux(bank, ends[1], ends[0])),
             emits.eq(1 if self.every_step else last_step),
             finishes.eq(getattr(front, f"done_{final}") & emits),
-            go.eq(Mux(bank, full[1], full[0]) & front.settled & ~(finishes & (credits < front.need))),
+            go.eq(Mux(bank, full[1], full[0]) & front.settled & (room | ~finishes)),
+            reserves.eq(go & finishes),
             front.go.eq(go),
         ]
-        m.d.sync += credits.eq(credits + buffer.taken - Mux(go & finishes, front.need, 0))
+        m.d.sync += credits.eq(credits + buffer.taken - Mux(reserves, front.need, 0))
+        # Decided a cycle early, as if nothing were taken meanwhile and every group were whole.
+        m.d.sync += room.eq(Mux(reserves, credits >= 2 * most, credits >= most))
         with m.If(go & front.ends_step):
             m.d.sync += [bank.eq(~bank), state_bank.eq(~state_bank), first.eq(last_step)]
             m.d.sync += full.bit_select(bank, 1).eq(0)
@@ -194,7 +217,7 @@ class Engine(wiring.Component):
     def _operand(
         self, m: Module, front: Front, memories: dict[str, Memory], bank: Signal, state_bank: Signal, first: Signal
     ) -> Signal:
-        """The operand in cycle 2: memory, then choice and register; shifted to where the products meet."""
+        """The operand in cycle ``1 + timing.memory``: read, chosen, kept; shifted to where the products meet."""
         data = {}
         for name, memory in memories.items():
             read = memory.read_port()
@@ -209,9 +232,11 @@ class Engine(wiring.Component):
                 with m.Case(n):
                     shifted = data[name] << self.layer.formats.shifts[k, name]
                     m.d.comb += chosen.eq(Mux(started, 0, shifted) if self._banked(name) else shifted)
-        register = Signal(self.lanes.operand_shape, name="operand_register", reset_less=True)
-        m.d.sync += register.eq(chosen)
-        return register
+        for k in range(self.timing.memory):
+            register = Signal(self.lanes.operand_shape, name=f"operand_{k + 1}", reset_less=True)
+            m.d.sync += register.eq(chosen)
+            chosen = register
+        return chosen
 
     def _distribute(
         self,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from amaranth.hdl import Const, Module, Mux, Signal
-from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hwrnn.rtl.ports import Part
 from hwrnn.rtl.schedule import Schedule
 
 __all__ = ["Front"]
 
 
-class Front(wiring.Component):
+class Front(Part):
     """Counts phase, group, pass, operand and column; everything it shows belongs to the column that ``go`` issues.
 
     Ports:
@@ -49,24 +49,29 @@ class Front(wiring.Component):
         )
 
     def elaborate(self, platform: object) -> Module:
-        """Nested counters; every bound is a constant of the operand, phase or group at hand."""
+        """Nested counters, a flag beside each that says "the last one": no comparison stands before ``go``."""
         m = Module()
-        phases = self.schedule.phases
+        phases, sources = self.schedule.phases, self.sources
+        firsts = [sources.index((k, p.operands[0][0])) for k, p in enumerate(phases)]
+        sizes = [dict(phases[k].operands)[name] for k, name in sources]
         group = Signal(range(max(2, *(p.groups for p in phases))))
-        column_ends, operand_ends = Signal(name="column_ends"), Signal(name="operand_ends")
-        pass_ends, group_ends = Signal(name="pass_ends"), Signal(name="group_ends")
+        # Registers: the column is its operand's last, the pass its group's, the group its phase's.
+        column_ends = Signal(name="column_ends", init=sizes[0] == 1)
+        pass_ends = Signal(name="pass_ends", init=phases[0].passes == 1)
+        group_ends = Signal(name="group_ends", init=phases[0].groups == 1)
+        operand_ends, before_last = Signal(name="operand_ends"), Signal(name="before_last")
         longest = max(p.gap + p.gap_column for p in phases)
         waiting = Signal(range(longest + 1), name="waiting") if any(p.gap for p in phases) else Const(0)
         m.d.comb += self.settled.eq(1)
         with m.Switch(self.source):
-            for n, (k, name) in enumerate(self.sources):
+            for n, (k, name) in enumerate(sources):
                 p = phases[k]
-                size = dict(p.operands)[name]
                 here = [operand for operand, _ in p.operands].index(name)
                 offset = sum(width for _, width in p.operands[:here])
                 starts = {start for row in range(len(p.rows)) for start in p.starts(row)[1:]}
                 with m.Case(n):
-                    m.d.comb += column_ends.eq(self.column == size - 1)
+                    if sizes[n] > 1:
+                        m.d.comb += before_last.eq(self.column == sizes[n] - 2)
                     m.d.comb += operand_ends.eq(int(here == len(p.operands) - 1))
                     if here == 0:
                         m.d.comb += self.start.eq(self.column == 0)
@@ -75,11 +80,6 @@ class Front(wiring.Component):
                     if p.gap and offset == p.gap_column:
                         opens = (self.column == 0) & (group == 0) & (self.row_pass == 0)
                         m.d.comb += self.settled.eq(~opens | (waiting == 0))
-        with m.Switch(self.phase):
-            for k, p in enumerate(phases):
-                with m.Case(k):
-                    m.d.comb += pass_ends.eq(self.row_pass == p.passes - 1)
-                    m.d.comb += group_ends.eq(group == p.groups - 1)
         row_done, group_done, phase_done = (Signal(name=f"{what}_done") for what in ("row", "group", "phase"))
         m.d.comb += [
             row_done.eq(column_ends & operand_ends),
@@ -97,19 +97,31 @@ class Front(wiring.Component):
                 m.d.sync += waiting.eq(waiting - 1)
         with m.If(self.go):
             m.d.sync += self.column.eq(Mux(column_ends, 0, self.column + 1))
-            with m.If(column_ends):
-                m.d.sync += self.source.eq(self.source + 1)
+            m.d.sync += column_ends.eq(before_last)
+            with m.Switch(self.source):
+                for n, (k, _) in enumerate(sources):
+                    after = (k + 1) % len(phases)
+                    with m.Case(n), m.If(column_ends):
+                        if n + 1 < len(sources) and sources[n + 1][0] == k:
+                            m.d.sync += [self.source.eq(n + 1), column_ends.eq(sizes[n + 1] == 1)]
+                        else:
+                            again, onward = sizes[firsts[k]] == 1, sizes[firsts[after]] == 1
+                            m.d.sync += self.source.eq(Mux(phase_done, firsts[after], firsts[k]))
+                            m.d.sync += column_ends.eq(Mux(phase_done, onward, again))
             with m.Switch(self.phase):
                 for k, p in enumerate(phases):
-                    first = self.sources.index((k, p.operands[0][0]))
-                    after = phases[(k + 1) % len(phases)]
-                    next_first = self.sources.index(((k + 1) % len(phases), after.operands[0][0]))
+                    following = phases[(k + 1) % len(phases)]
                     with m.Case(k):
                         with m.If(row_done):
-                            m.d.sync += self.source.eq(Mux(phase_done, next_first, first))
-                        if after.gap:
-                            with m.If(phase_done):
-                                m.d.sync += waiting.eq(after.gap + after.gap_column)
+                            m.d.sync += pass_ends.eq(self.row_pass == p.passes - 2)
+                        with m.If(group_done):
+                            m.d.sync += pass_ends.eq(p.passes == 1)
+                            m.d.sync += group_ends.eq(group == p.groups - 2)
+                        with m.If(phase_done):
+                            m.d.sync += pass_ends.eq(following.passes == 1)
+                            m.d.sync += group_ends.eq(following.groups == 1)
+                            if following.gap:
+                                m.d.sync += waiting.eq(following.gap + following.gap_column)
             with m.If(row_done):
                 m.d.sync += self.row_pass.eq(Mux(pass_ends, 0, self.row_pass + 1))
             with m.If(group_done):

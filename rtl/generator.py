@@ -17,6 +17,7 @@ from hwrnn.rtl.manifest import manifest_of, model_hash
 from hwrnn.rtl.names import plain_name
 from hwrnn.rtl.readme import readme_of
 from hwrnn.rtl.targets import target_named
+from hwrnn.rtl.timing import SHORTEST, Timing
 from hwrnn.rtl.verilog import Emitted, emit
 
 __all__ = ["default_name", "generate"]
@@ -30,6 +31,7 @@ def generate(
     name: str | None = None,
     argmax: bool = False,
     target: str | None = None,
+    timing: Timing | None = None,
     samples: Any = None,
     lengths: Any = None,
 ) -> dict[str, Any]:
@@ -44,7 +46,9 @@ def generate(
         lanes: the budget of multipliers, as :class:`hwrnn.rtl.Network` takes it.
         name: of the Verilog top; by default made of the cell and the sizes.
         argmax: whether the index of the largest output leaves instead of the outputs; for classification.
-        target: a part (``hwrnn.rtl.TARGETS``) that the network has to fit. The Verilog itself is the same for all.
+        target: a part (``hwrnn.rtl.TARGETS``) that the network has to fit. The Verilog runs on any part.
+        timing: where registers stand (``hwrnn.rtl.Timing``); where None the target's choice, or without a target the
+            shortest pipeline.
         samples: float (N, T, inputs): the sequences that the bench runs 17 times, so a few; else random ones over
             the whole input format.
         lengths: int (N,) of the samples, each T where None.
@@ -68,7 +72,9 @@ def generate(
     else:
         x, steps = check_input(samples, lengths, model.inputs)
         x = model.quantize_input(x)
-    emitted = emit(model, default_name(model) if name is None else name, lanes, argmax)
+    if timing is None:
+        timing = SHORTEST if part is None else part.timing
+    emitted = emit(model, default_name(model) if name is None else name, lanes, argmax, timing)
     manifest = manifest_of(emitted, lanes, part)
     files = {f"{emitted.name}.v": _header(emitted, lanes) + emitted.text}
     files |= bench_files(emitted.network, emitted.name, hwrnn.__version__, x, steps)
@@ -94,6 +100,7 @@ def default_name(model: QuantizedModel) -> str:
 def _header(emitted: Emitted, lanes: Any) -> str:
     network, tools = emitted.network, emitted.tools
     options = f"lanes={lanes!r}, name={emitted.name!r}" + (", argmax=True" if network.argmax else "")
+    options += f", timing={network.timing}" if network.timing != SHORTEST else ""
     cells = ", then ".join(f"{e.layer.cell.name} {e.layer.inputs}x{e.layer.units}" for e in network.engines)
     writers = f"hwrnn {hwrnn.__version__} (Amaranth {tools['amaranth']}, Yosys {tools['yosys']})"
     return f"""\

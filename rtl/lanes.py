@@ -3,48 +3,52 @@
 from __future__ import annotations
 
 import numpy as np
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
-from amaranth.lib import wiring
+from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, signed
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hwrnn.quantization import QuantizedLayer
+from hwrnn.rtl.delay import delayed
 from hwrnn.rtl.elementwise import gate_interval, rounding_half
+from hwrnn.rtl.multiplier import product
 from hwrnn.rtl.numbers import shape_of
+from hwrnn.rtl.ports import Part
 from hwrnn.rtl.schedule import Schedule
+from hwrnn.rtl.timing import SHORTEST, Timing
 
-__all__ = ["Lanes", "operand_shape"]
+__all__ = ["Lanes", "factors"]
 
 
-def operand_shape(layer: QuantizedLayer) -> tuple[int, int]:
-    """The interval of what enters the multipliers: every operand, shifted to where the products meet."""
+def factors(layer: QuantizedLayer) -> tuple[Shape, Shape]:
+    """What enters a lane's multiplier: weights, and every operand shifted to where the products meet."""
     bounds = []
     for (_, name), shift in layer.formats.shifts.items():
         form = layer.formats.values[name]
         bounds.append((form.lo << shift, form.hi << shift))
-    return min(lo for lo, _ in bounds), max(hi for _, hi in bounds)
+    weight = signed(max(f.width for f in layer.formats.weights.values()))
+    return weight, shape_of(min(lo for lo, _ in bounds), max(hi for _, hi in bounds))
 
 
-class Lanes(wiring.Component):
+class Lanes(Part):
     """``schedule.lanes`` multipliers with their memories.
 
     A column is issued in cycle 0 (``issue``, ``start``: the first column of a row's first or second gate). The caller
-    drives ``operand`` in cycle 2. The sums with a column in them stand in cycle 4, ``first`` beside them for rows of
-    two gates.
+    drives ``operand`` in cycle ``1 + timing.memory``. The sums with a column in them stand in cycle
+    ``schedule.mac - 1``, ``first`` beside them for rows of two gates.
 
     Args:
         layer: weights, biases, formats.
-        schedule: the arrangement.
+        schedule: the arrangement, for the same timing.
+        timing: registers before, in and behind the multipliers.
     """
 
-    def __init__(self, layer: QuantizedLayer, schedule: Schedule) -> None:
-        self.layer, self.schedule = layer, schedule
+    def __init__(self, layer: QuantizedLayer, schedule: Schedule, timing: Timing = SHORTEST) -> None:
+        self.layer, self.schedule, self.timing = layer, schedule, timing
         intervals = [gate_interval(layer, gate) for gate in layer.cell.gates]
         self.sum_shape = shape_of(min(lo for lo, _ in intervals), max(hi for _, hi in intervals))
         if not self.sum_shape.signed:
             self.sum_shape = signed(self.sum_shape.width + 1)
-        self.weight_width = max(f.width for f in layer.formats.weights.values())
-        self.operand_shape = shape_of(*operand_shape(layer))
+        self.weight_shape, self.operand_shape = factors(layer)
         self.words, self.bias_words = self._contents()
         everywhere = sum(p.passes for p in schedule.phases)
         #: whether phase and pass decide what a lane does with ``second``
@@ -81,7 +85,7 @@ class Lanes(wiring.Component):
     def memory_bits(self) -> int:
         """Bits of the weight and bias memories."""
         lanes = self.schedule.lanes
-        return lanes * (len(self.words) * self.weight_width + len(self.bias_words) * self.sum_shape.width)
+        return lanes * (len(self.words) * self.weight_shape.width + len(self.bias_words) * self.sum_shape.width)
 
     def _contents(self) -> tuple[list[int], list[int]]:
         """The words of the weight and the bias memory, in the order in which a time step reads them."""
@@ -104,12 +108,12 @@ class Lanes(wiring.Component):
                                 if name in p.phase.gates[gate]:
                                     block[at : at + size, lane] = layer.weights[gate, name][unit]
                                 at += size
-                    words += [_packed(line, self.weight_width) for line in block.tolist()]
+                    words += [_packed(line, self.weight_shape.width) for line in block.tolist()]
                     biases += [_packed(line, self.sum_shape.width) for line in sums.tolist()]
         return words, biases
 
     def elaborate(self, platform: object) -> Module:
-        """Memory, register, product, accumulator: one cycle each."""
+        """Memory, its registers, product, accumulator."""
         m = Module()
         lanes = self.schedule.lanes
         word = Signal(range(max(len(self.words), 2)))
@@ -122,35 +126,35 @@ class Lanes(wiring.Component):
                 m.d.sync += bias_word.eq(0)
             with m.Elif(starting):
                 m.d.sync += bias_word.eq(bias_word + 1)
-        m.submodules.weights = weights = _rom(self.words, lanes * self.weight_width)
+        m.submodules.weights = weights = _rom(self.words, lanes * self.weight_shape.width)
         read = weights.read_port()
         m.d.comb += read.addr.eq(word)
-        # The bias is needed two cycles after its weights' words: delay its address, which is narrow, not the word.
+        # The bias is needed with the product: delay its address, which is narrow, not the word.
         m.submodules.biases = biases = _rom(self.bias_words, lanes * self.sum_shape.width)
         read_bias = biases.read_port()
-        bias_at = self._later(m, bias_word, 2, "bias_word", reset_less=True)
+        timing, multiply = self.timing, self.schedule.mac - 2
+        bias_at = delayed(m, bias_word, multiply - 2, "bias_word")
         m.d.comb += read_bias.addr.eq(bias_at)
 
-        valid = self._later(m, self.issue, 3, "valid")
-        start = self._later(m, self.start, 3, "start", reset_less=True)
-        second = self._later(m, self.second, 3, "second", reset_less=True)
+        valid = delayed(m, self.issue, multiply, "valid", reset=True)
+        start = delayed(m, self.start, multiply, "start")
+        second = delayed(m, self.second, multiply, "second")
         if self.needs_place:
-            phase = self._later(m, self.phase, 3, "phase", reset_less=True)
-            row_pass = self._later(m, self.row_pass, 3, "row_pass", reset_less=True)
-        line = Signal(lanes * self.weight_width, reset_less=True)
-        m.d.sync += line.eq(read.data)
+            phase = delayed(m, self.phase, multiply, "phase")
+            row_pass = delayed(m, self.row_pass, multiply, "row_pass")
+        line = delayed(m, read.data, timing.memory + timing.operand, "line")
+        operand = Signal(self.operand_shape, name="operand_here")
+        m.d.comb += operand.eq(delayed(m, self.operand, timing.operand, "operand"))
+        bias_line = delayed(m, read_bias.data, 1, "bias_line")
+        product_width = self.weight_shape.width + self.operand_shape.width + (not self.operand_shape.signed)
         for lane in range(lanes):
-            weight = Signal(signed(self.weight_width), name=f"weight_{lane}")
+            weight = Signal(self.weight_shape, name=f"weight_{lane}")
             bias = Signal(self.sum_shape, name=f"bias_{lane}")
-            m.d.comb += weight.eq(line.word_select(lane, self.weight_width))
-            m.d.comb += bias.eq(read_bias.data.word_select(lane, self.sum_shape.width))
-            product = Signal(
-                signed(self.weight_width + self.operand_shape.width + (not self.operand_shape.signed)),
-                name=f"product_{lane}", reset_less=True,
-            )  # fmt: skip
+            m.d.comb += weight.eq(line.word_select(lane, self.weight_shape.width))
+            m.d.comb += bias.eq(bias_line.word_select(lane, self.sum_shape.width))
+            term = product(m, weight, operand, signed(product_width), timing, f"product_{lane}")
             total = Signal(self.sum_shape, name=f"total_{lane}", reset_less=True)
             load = Signal(name=f"load_{lane}")
-            m.d.sync += product.eq(weight * self.operand)
             m.d.comb += load.eq(start)
             splits = self._splits(lane)
             if splits:
@@ -163,17 +167,9 @@ class Lanes(wiring.Component):
                     m.d.sync += first.eq(total)
                 m.d.comb += getattr(self, f"first_{lane}").eq(first)
             with m.If(valid):
-                m.d.sync += total.eq(Mux(load, bias, total) + product)
+                m.d.sync += total.eq(Mux(load, bias, total) + term)
             m.d.comb += getattr(self, f"sum_{lane}").eq(total)
         return m
-
-    @staticmethod
-    def _later(m: Module, signal: Signal, cycles: int, name: str, reset_less: bool = False) -> Signal:
-        for k in range(cycles):
-            later = Signal(signal.shape(), name=f"{name}_{k + 1}", reset_less=reset_less)
-            m.d.sync += later.eq(signal)
-            signal = later
-        return signal
 
 
 def _packed(values: list[int], width: int) -> int:

@@ -19,7 +19,7 @@ from hwrnn.rtl.axi import padded
 from hwrnn.rtl.elementwise import ElementWise
 from hwrnn.rtl.engine import Engine
 from hwrnn.rtl.network import Network
-from hwrnn.rtl.schedule import MAC_STAGES, OUTPUT_STAGES, PhasePlan
+from hwrnn.rtl.schedule import OUTPUT_STAGES, PhasePlan
 from hwrnn.rtl.targets import Target
 from hwrnn.rtl.verilog import Emitted
 
@@ -93,6 +93,7 @@ def manifest_of(emitted: Emitted, lanes: Any, target: Target | None) -> dict[str
         "every_step": model.every_step,
         "ports": {"input": _input(network), "output": _output(network)},
         "lanes": {"asked": list(lanes) if isinstance(lanes, (list, tuple)) else lanes, "built": network.lanes},
+        "timing": asdict(network.timing),
         "cycles_per_step": {"value": network.cycles_per_step, "formula": _rate(network)},
         "latency": {"value": network.latency, "formula": _latency(network)},
         "ideal_cycles_per_step": network.ideal_cycles_per_step,
@@ -193,7 +194,7 @@ def _engine_latency(engine: Engine) -> str:
     last = schedule.phases[-1]
     issued = [_issued(p) + (f" + {p.gap} waiting" if k else "") for k, p in enumerate(schedule.phases)]
     return (
-        f"{' + '.join(issued)} + {MAC_STAGES} to the sums + {last.last_group - 1} units before the last of its group"
+        f"{' + '.join(issued)} + {schedule.mac} to the sums + {last.last_group - 1} units before the last of its group"
         f" + {schedule.depths[-1]} stages of the element-wise path + {OUTPUT_STAGES} of the output = {engine.latency}"
     )
 
@@ -209,10 +210,10 @@ def _products(network: Network) -> Iterator[tuple[int, int]]:
     """Bits of both operands of every multiplier."""
     for engine in network.engines:
         operand = engine.lanes.operand_shape
-        lane = (engine.lanes.weight_width, operand.width + (not operand.signed))
+        lane = (engine.lanes.weight_shape.width, operand.width + (not operand.signed))
         yield from [lane] * engine.schedule.lanes
         for phase in range(len(engine.layer.cell.phases)):
-            yield from ElementWise.build(None, engine.layer, phase, "").pipeline.products
+            yield from ElementWise.build(None, engine.layer, phase, "", engine.timing).pipeline.products
 
 
 def _on(target: Target, network: Network) -> dict[str, Any]:
@@ -229,8 +230,11 @@ def _on(target: Target, network: Network) -> dict[str, Any]:
             f"Network must need at most {target.memory_bits} bits of memory for {target.name}, not {bits}, which is"
             f" {bits - target.memory_bits} too many: use fewer bits or units, or a larger part"
         )
-    row = asdict(target)
-    row["multiplier"] = list(target.multiplier)
+    row = {
+        "name": target.name, "family": target.family, "description": target.description,
+        "multipliers": target.multipliers, "multiplier": list(target.multiplier),
+        "memory_blocks": target.memory_blocks, "block_bits": target.block_bits, "timing": asdict(target.timing),
+    }  # fmt: skip
     used = {"multipliers": blocks if target.multipliers else 0, "memory_bits": bits}
     share = {"multipliers": blocks / target.multipliers if target.multipliers else None,
              "memory_bits": bits / target.memory_bits}  # fmt: skip

@@ -1,4 +1,3 @@
-# amaranth: UnusedElaboratable=no
 """A network of engines: layers in sequence, joined by streams, with the head behind them."""
 
 from __future__ import annotations
@@ -12,15 +11,14 @@ from amaranth.lib.wiring import In, Out
 from hwrnn.errors import UsageError
 from hwrnn.fixed import Format, bits_for
 from hwrnn.quantization import QuantizedLayer, QuantizedModel
-from hwrnn.rtl.elementwise import depth_of
-from hwrnn.rtl.engine import Engine
-from hwrnn.rtl.ports import element, shape
-from hwrnn.rtl.schedule import plan
+from hwrnn.rtl.engine import Engine, schedule_of
+from hwrnn.rtl.ports import Part, element, shape
+from hwrnn.rtl.timing import SHORTEST, Timing
 
 __all__ = ["ArgMax", "Network"]
 
 
-class ArgMax(wiring.Component):
+class ArgMax(Part):
     """The index of the largest element of each vector, the first of equals.
 
     Args:
@@ -64,7 +62,7 @@ class ArgMax(wiring.Component):
         return m
 
 
-def budgets_of(model: QuantizedModel, lanes: int) -> list[int]:
+def budgets_of(model: QuantizedModel, lanes: int, timing: Timing = SHORTEST) -> list[int]:
     """One budget for each layer: ``lanes`` for a recurrent one, for the head as few as do not slow them down.
 
     Raises:
@@ -72,7 +70,7 @@ def budgets_of(model: QuantizedModel, lanes: int) -> list[int]:
     """
 
     def pace(layer: QuantizedLayer, budget: int) -> int:
-        return plan(layer.cell, layer.inputs, layer.units, budget, depth_of(layer)).cycles_per_step
+        return schedule_of(layer, budget, timing).cycles_per_step
 
     budgets = [lanes] * len(model.layers)
     if model.head is None:
@@ -83,7 +81,7 @@ def budgets_of(model: QuantizedModel, lanes: int) -> list[int]:
     return [*budgets, next(enough, lanes)]
 
 
-class Network(wiring.Component):
+class Network(Part):
     """A quantized model as one stream component: an engine for each layer.
 
     Args:
@@ -92,6 +90,7 @@ class Network(wiring.Component):
             or a sequence with one budget for each layer (the head last).
         argmax: whether the index of the largest output leaves instead of the outputs (classification).
         probed: whether every stored value gets ports; see ``probes``.
+        timing: where registers stand in every engine.
 
     Ports:
         i: stream of input elements; ``last`` with the last element of a sequence's last vector.
@@ -101,18 +100,22 @@ class Network(wiring.Component):
         UsageError: a budget below 1, or not one for each layer.
     """
 
-    # A network is also asked for its figures alone; Amaranth warns of a component that nobody builds.
-    _MustUse__silence = True
-
-    def __init__(self, model: QuantizedModel, lanes: Any = 16, argmax: bool = False, probed: bool = False) -> None:
-        self.model, self.argmax = model, argmax
+    def __init__(
+        self,
+        model: QuantizedModel,
+        lanes: Any = 16,
+        argmax: bool = False,
+        probed: bool = False,
+        timing: Timing = SHORTEST,
+    ) -> None:
+        self.model, self.argmax, self.timing = model, argmax, timing
         stack = model.stack
-        budgets = list(lanes) if isinstance(lanes, (list, tuple)) else budgets_of(model, lanes)
+        budgets = list(lanes) if isinstance(lanes, (list, tuple)) else budgets_of(model, lanes, timing)
         if len(budgets) != len(stack):
             raise UsageError(f"Lanes must be given once or for each of {len(stack)} layers, not {len(budgets)} times")
         recurrent = len(model.layers)
         self.engines = tuple(
-            Engine(layer, budget, every_step=model.every_step or k != recurrent - 1, probed=probed)
+            Engine(layer, budget, every_step=model.every_step or k != recurrent - 1, probed=probed, timing=timing)
             for k, (layer, budget) in enumerate(zip(stack, budgets, strict=True))
         )
         self.picker = ArgMax(model.output_format, model.outputs) if argmax else None

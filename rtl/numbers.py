@@ -1,8 +1,9 @@
 """Numbers as gates: the exact number whose carrier is a signal, pipelined by its own operations.
 
 A value knows the pipeline stage at which it exists. Each multiplication and each rounding ends a stage; where two
-operands of different stages meet, the earlier one is delayed. The pipeline runs free: no enable, no stall, so that
-products and roundings can sit in whatever registers a part has, and its depth is a constant of the cell.
+operands of different stages meet, the earlier one is delayed. A timing may end stages elsewhere too. The pipeline runs
+free: no enable, no stall, so that products and roundings can sit in whatever registers a part has, and its depth is a
+constant of the cell and the timing.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 from amaranth.hdl import Const, Module, Mux, Shape, Signal, Value, signed, unsigned
 
 from hwrnn.fixed import Number, bits_for, signed_powers
+from hwrnn.rtl.multiplier import product
+from hwrnn.rtl.timing import SHORTEST, Timing
 
 __all__ = ["Pipeline", "Wire", "shape_of"]
 
@@ -30,10 +33,11 @@ class Pipeline:
     Args:
         m: the module that they are added to; None builds nothing and only counts stages.
         prefix: of the signals' names.
+        timing: where stages end.
     """
 
-    def __init__(self, m: Module | None, prefix: str) -> None:
-        self.m, self.prefix = m, prefix
+    def __init__(self, m: Module | None, prefix: str, timing: Timing = SHORTEST) -> None:
+        self.m, self.prefix, self.timing = m, prefix, timing
         self._counts: dict[str, int] = {}
         #: bits of both operands of each product, as signed numbers
         self.products: list[tuple[int, int]] = []
@@ -62,6 +66,13 @@ class Pipeline:
             self.m.d.sync += later.eq(value)
         return later
 
+    def product(self, a: Value, b: Value, shape: Shape) -> Signal:
+        """``a * b`` some cycles later."""
+        name = self.counted("product")
+        if self.m is None:
+            return self.signal(shape, name)
+        return product(self.m, a, b, shape, self.timing, f"{self.prefix}_{name}")
+
     def delayed(self, signal: Signal, cycles: int) -> Signal:
         """``signal`` some cycles later; a signal's delays are shared by all who ask."""
         chain = self._delays.setdefault(id(signal), [signal])
@@ -83,7 +94,7 @@ class Staged:
     stage: int | None
     pipeline: Pipeline
     loose: str = ""  # an expression that still needs a signal, named after what it computes
-    registered: bool = False  # a product: the signal is a register
+    registered: bool = False  # the signal is a register
 
     def at(self, stage: int | None) -> Value:
         """The value at a stage not before its own."""
@@ -120,9 +131,10 @@ class Wire(Number):
     def _constant(self, value: int, frac: int) -> Wire:
         return Wire(Staged(Const(value, shape_of(value, value)), None, self.raw.pipeline), frac, value, value)
 
-    def _meeting(self, other: Wire) -> tuple[Value, Value, int | None]:
+    def _meeting(self, other: Wire, later: int = 0) -> tuple[Value, Value, int | None]:
+        """Both values at the first stage at which both exist, or some stages later."""
         stages = [s for s in (self.raw.stage, other.raw.stage) if s is not None]
-        stage = max(stages) if stages else None
+        stage = max(stages) + later if stages else None
         return self.raw.at(stage), other.raw.at(stage), stage
 
     def _loose(self, kind: str, value: Any, stage: int | None, registered: bool = False) -> Staged:
@@ -130,17 +142,20 @@ class Wire(Number):
 
     def _add(self, other: Wire, bound: int) -> Staged:
         a, b, stage = self._meeting(other)
-        return self._loose("sum", a + b, stage)
+        return self._loose("sum", a + b, stage, self.raw.pipeline.timing.sums)
 
     def _sub(self, other: Wire, bound: int) -> Staged:
         a, b, stage = self._meeting(other)
-        return self._loose("difference", a - b, stage)
+        return self._loose("difference", a - b, stage, self.raw.pipeline.timing.sums)
 
     def _mul(self, other: Wire, bound: int) -> Staged:
-        a, b, stage = self._meeting(other)
+        pipeline = self.raw.pipeline
+        a, b, stage = self._meeting(other, pipeline.timing.factors)
         widths = [shape.width + (not shape.signed) for shape in (a.shape(), b.shape())]
-        self.raw.pipeline.products.append((widths[0], widths[1]))
-        return self._loose("product", a * b, stage, registered=True)
+        pipeline.products.append((widths[0], widths[1]))
+        ends = [x * y for x in (self.lo, self.hi) for y in (other.lo, other.hi)]
+        signal = pipeline.product(a, b, shape_of(min(ends), max(ends)))
+        return Staged(signal, (stage or 0) + pipeline.timing.product_stages(len(a), len(b)), pipeline)
 
     def _left(self, n: int, bound: int) -> Staged:
         return self._loose("shifted", self.raw.value << n, self.raw.stage)
@@ -156,9 +171,9 @@ class Wire(Number):
         shape = shape_of(max(lo, self.lo), min(hi, self.hi))
         result: Any = _low(value[: shape.width], shape)
         if self.hi > hi:
-            result = Mux(value > hi, Const(hi, shape), result)
+            result = Mux(_above(value, hi), Const(hi, shape), result)
         if self.lo < lo:
-            result = Mux(value < lo, Const(lo, shape), result)
+            result = Mux(_below(value, lo), Const(lo, shape), result)
         return self._loose("clipped", result, self.raw.stage)
 
     def _piecewise(
@@ -178,6 +193,30 @@ class Wire(Number):
                 parts.append(Const(0) if sign == 0 else part if sign > 0 else -part)
             total = total + _chosen(above, parts)
         return self._loose("piecewise", total, self.raw.stage)
+
+
+def _above(value: Value, bound: int) -> Value:
+    """``value > bound``; below a power of two the high bits tell, without a chain of carries."""
+    negative, low = _sign(value), (bound + 1).bit_length() - 1
+    magnitude = value[: len(value) - value.shape().signed]
+    if bound < 0 or bound + 1 != 1 << low or low >= len(magnitude):
+        return value > bound
+    return ~negative & magnitude[low:].any()
+
+
+def _below(value: Value, bound: int) -> Value:
+    """``value < bound``; at zero or minus a power of two likewise."""
+    negative, low = _sign(value), (-bound).bit_length() - 1
+    magnitude = value[: len(value) - value.shape().signed]
+    if bound == 0:
+        return negative
+    if bound > 0 or -bound != 1 << low or low >= len(magnitude):
+        return value < bound
+    return negative & ~magnitude[low:].all()
+
+
+def _sign(value: Value) -> Value:
+    return value[-1] if value.shape().signed else Const(0, 1)
 
 
 def _low(bits: Value, shape: Shape) -> Value:

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from hwrnn.fixed import Format
 
-__all__ = ["OutputBuffer", "element", "shape"]
+__all__ = ["OutputBuffer", "Part", "element", "shape"]
 
 
 def shape(form: Format) -> object:
@@ -21,7 +21,16 @@ def element(form: Format) -> data.StructLayout:
     return data.StructLayout({"data": shape(form), "last": 1})
 
 
-class OutputBuffer(wiring.Component):
+class Part(wiring.Component):
+    """A component of the datapath, which is also made to be asked for its figures alone.
+
+    Amaranth warns of a component that nobody builds; here that is no mistake.
+    """
+
+    _MustUse__silence = True
+
+
+class OutputBuffer(Part):
     """A queue whose space was promised before its elements were made, so that it never refuses one.
 
     An element written in one cycle is offered ``hwrnn.rtl.schedule.OUTPUT_STAGES`` cycles later.

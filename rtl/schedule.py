@@ -15,11 +15,8 @@ from hwrnn.cells import Cell, Phase
 from hwrnn.errors import UsageError
 from hwrnn.trace import trace
 
-__all__ = ["MAC_STAGES", "PhasePlan", "Schedule", "plan"]
+__all__ = ["OUTPUT_STAGES", "PhasePlan", "Schedule", "plan"]
 
-#: Cycles from issuing a column to its unit's entry into the element-wise path: memory, operand register, product,
-#: accumulator, hold register.
-MAC_STAGES = 5
 #: Cycles from writing the output buffer to the output port: the memory and its register.
 OUTPUT_STAGES = 2
 
@@ -136,11 +133,13 @@ class Schedule:
         phases: the arrangement of each phase, gaps included.
         depths: stages of each phase's element-wise path.
         budget: the lanes asked for.
+        mac: cycles from issuing a group's last column to its first unit's entry into the element-wise path.
     """
 
     phases: tuple[PhasePlan, ...]
     depths: tuple[int, ...]
     budget: int
+    mac: int
 
     @property
     def lanes(self) -> int:
@@ -161,7 +160,7 @@ class Schedule:
         """
         issued = sum(p.cycles + (p.gap if k else 0) for k, p in enumerate(self.phases))
         last = self.phases[-1]
-        return issued + MAC_STAGES + (last.last_group - 1) + self.depths[-1] + OUTPUT_STAGES
+        return issued + self.mac + (last.last_group - 1) + self.depths[-1] + OUTPUT_STAGES
 
     @property
     def words(self) -> int:
@@ -172,15 +171,16 @@ class Schedule:
     def buffer(self) -> int:
         """Elements of the output buffer: enough credits that a taken output never holds back the issue."""
         last = self.phases[-1]
-        pending = MAC_STAGES + self.depths[-1] + OUTPUT_STAGES + last.parallel + 2
+        pending = self.mac + self.depths[-1] + OUTPUT_STAGES + last.parallel + 3
         return last.parallel * (1 + ceil(pending / (last.passes * last.columns)))
 
 
-def plan(cell: Cell, inputs: int, units: int, lanes: int, depths: tuple[int, ...]) -> Schedule:
+def plan(cell: Cell, inputs: int, units: int, lanes: int, depths: tuple[int, ...], mac: int) -> Schedule:
     """The schedule of a layer within a budget of lanes.
 
     Args:
         depths: stages of each phase's element-wise path.
+        mac: cycles before it.
 
     Raises:
         UsageError: a budget that is not a whole number of at least 1.
@@ -200,10 +200,10 @@ def plan(cell: Cell, inputs: int, units: int, lanes: int, depths: tuple[int, ...
                 source = next(j for j in range(len(plans)) if name in lines.stored_in(j))
                 if source != before:
                     raise UsageError(f"Cell {cell.name} must read {name!r} in the phase after the one that stores it")
-                # The last group's first unit reaches its memory MAC_STAGES + depth after the last column was issued and
+                # The last group's first unit reaches its memory mac + depth after the last column was issued and
                 # can be read a cycle later; the columns before it run meanwhile.
                 covered = offset + writer.units - writer.last_group
-                needed = MAC_STAGES + depths[before] - covered
+                needed = mac + depths[before] - covered
                 if not needs_wait or needed > gap:
                     gap, column = max(0, needed), offset
                 needs_wait = True
@@ -212,4 +212,4 @@ def plan(cell: Cell, inputs: int, units: int, lanes: int, depths: tuple[int, ...
             # No operand waits, but a unit's old state must have been written before the unit comes round again.
             gap = max(0, depths[0] + 2 - sum(q.cycles for q in plans))
         result.append(PhasePlan(p.phase, p.rows, p.operands, p.units, p.parallel, p.passes, gap, column))
-    return Schedule(tuple(result), depths, lanes)
+    return Schedule(tuple(result), depths, lanes, mac)

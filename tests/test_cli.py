@@ -14,7 +14,7 @@ import pytest
 
 from hwrnn.cli import main
 
-VERBS = ("demo", "train", "quantize", "compare", "generate", "simulate", "inspect")
+VERBS = ("demo", "train", "quantize", "compare", "generate", "simulate", "implement", "inspect")
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +205,8 @@ MISTAKES: tuple[tuple[list[str], str], ...] = (
     (["inspect", "pwl_sigmoid:99"], "egments"),
     (["fly"], "invalid choice"),
     (["demo", "--out", "{d}/d.npz"], "utput"),
+    (["demo", "--device", "z80", "--out", "{t}/x"], "Device must be one of up5k"),
+    (["implement", "{d}", "--device", "z80"], "Device must be one of up5k"),
 )
 
 

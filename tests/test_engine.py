@@ -10,15 +10,16 @@ from hwrnn.activations import NONLINEARITIES, PARAMETRIC
 from hwrnn.cells import CELLS
 from hwrnn.errors import UsageError
 from hwrnn.rtl.network import Network
+from hwrnn.rtl.timing import SHORTEST, Timing
 from hwrnn.sim import STALLS, check
 from hwrnn.sim.amaranth_simulator import run_amaranth
 from hwrnn.sim.stimuli import stimulus
 from hwrnn.sim.timing import rate_is_bounded_by_steps
 
 
-def verify(model, x, lengths, lanes=4, argmax=False, stalls=("always", "always"), seed=0):
+def verify(model, x, lengths, lanes=4, argmax=False, stalls=("always", "always"), seed=0, timing=SHORTEST):
     """Every value, in Amaranth's simulator; with no port stalled the closed forms too."""
-    network = Network(model, lanes, argmax, probed=True)
+    network = Network(model, lanes, argmax, probed=True, timing=timing)
     options = dict(zip(("input_stall", "output_stall"), stalls, strict=True), seed=seed)
     report = check(model, x, lengths, network=network, simulator="amaranth", **options)
     assert report.mismatches == 0 and report.compared > 0
@@ -83,6 +84,35 @@ def test_back_pressure(cell, input_stall, output_stall):
     verify(*network, lanes, seed % 7 == 0, (input_stall, output_stall), seed)
 
 
+# Pipelines for parts with multipliers that hold registers, for parts without multipliers, and every option at once.
+TIMINGS = {
+    "deep": Timing(operand=1, product=2, sums=True, factors=1),
+    "tree": Timing(sums=True, tree=True),
+    "deepest": Timing(memory=3, operand=2, product=3, sums=True, factors=2),
+    "deepest tree": Timing(memory=2, operand=1, sums=True, factors=1, tree=True),
+}
+
+
+@pytest.mark.parametrize("timing", TIMINGS)
+@pytest.mark.parametrize("shape", [(2, 3, 1), (1, 6, 8), (1, 1, 100)], ids=str)
+@pytest.mark.parametrize("cell", CELLS)
+def test_timings(cell, shape, timing):
+    """Values and closed forms; then values under back-pressure."""
+    inputs, units, lanes = shape
+    network = network_of(cell, inputs, units, 2, seed=lanes, lengths=(3, 1, 2), every_step=lanes % 3 == 0)
+    verify(*network, lanes, timing=TIMINGS[timing])
+    stalls = STALLS[1 + lanes % 3], STALLS[1 + (lanes + list(TIMINGS).index(timing)) % 3]
+    verify(*network, lanes, stalls=stalls, timing=TIMINGS[timing])
+
+
+@pytest.mark.parametrize("timing", TIMINGS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_widths_and_timings(cell, timing):
+    """A tree is as deep as its narrower factor is wide, so each product of a path may have a depth of its own."""
+    widths = {"weight_bits": 3, "activation_bits": 5, "state_bits": 9, "cell_bits": 12}
+    verify(*network_of(cell, 2, 3, 2, widths=widths, layers=2, lengths=(3, 1)), 3, timing=TIMINGS[timing])
+
+
 @pytest.mark.parametrize("name", [*NONLINEARITIES, *PARAMETRIC])
 def test_nonlinearities(name):
     """As the gates' and as the state's."""
@@ -127,7 +157,7 @@ def timed(network, model, x, lengths):
     return distances, recording.output_cycles[network.outputs_per_vector - 1] - recording.input_cycles[model.inputs - 1]
 
 
-def verify_closed_forms(cell, rng, layers=1):
+def verify_closed_forms(cell, rng, layers=1, timing=SHORTEST):
     inputs, outputs = int(rng.integers(1, 9)), (None, 1, 4, 9)[rng.integers(4)]
     units = [int(rng.integers(1, 10)) for _ in range(layers)]
     every_step = bool(rng.integers(2))
@@ -135,7 +165,7 @@ def verify_closed_forms(cell, rng, layers=1):
     model, x, lengths = network_of(
         cell, inputs, units, outputs, layers=layers, every_step=every_step, lengths=(1, 9, 9), bits=4
     )
-    network = Network(model, budgets, argmax=bool(rng.integers(2)), probed=True)
+    network = Network(model, budgets, argmax=bool(rng.integers(2)), probed=True, timing=timing)
     distances, latency = timed(network, model, x, lengths)
     assert latency == network.latency
     if rate_is_bounded_by_steps(network, lengths[1:]):
@@ -149,12 +179,19 @@ def test_closed_forms(cell, seed):
     verify_closed_forms(cell, np.random.default_rng([seed, 1]), layers=1 + (seed == 5))
 
 
+@pytest.mark.parametrize("timing", TIMINGS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_closed_forms_of_timings(cell, timing):
+    verify_closed_forms(cell, np.random.default_rng([5, list(TIMINGS).index(timing)]), timing=TIMINGS[timing])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("timing", ["shortest", *TIMINGS])
 @pytest.mark.parametrize("cell", CELLS)
-def test_closed_forms_of_many(cell, part):
+def test_closed_forms_of_many(cell, timing, part):
     for seed in range(part * 8, part * 8 + 8):
-        verify_closed_forms(cell, np.random.default_rng([seed, 2]), layers=1 + seed % 3)
+        verify_closed_forms(cell, np.random.default_rng([seed, 2]), 1 + seed % 3, TIMINGS.get(timing, SHORTEST))
 
 
 @pytest.mark.slow
@@ -172,7 +209,8 @@ def test_random_designs(cell, part):
             lengths=(1, 5, 3, 1), widths={name: int(rng.integers(2, 17)) for name in names},
         )  # fmt: skip
         lanes = rng.choice([1, 2, 3, 4, 5, 6, 8, 11, 16, 40, 100], layers + (outputs is not None)).tolist()
-        verify(model, x, lengths, lanes, bool(rng.integers(2)), tuple(rng.choice(STALLS, 2).tolist()), seed)
+        argmax, stalls = bool(rng.integers(2)), tuple(rng.choice(STALLS, 2).tolist())
+        verify(model, x, lengths, lanes, argmax, stalls, seed, rng.choice([SHORTEST, *TIMINGS.values()]))
 
 
 # Measured on a prototype before the engine was written (but for the last row): the figures that it must keep.

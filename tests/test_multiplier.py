@@ -1,0 +1,85 @@
+"""Products: every pair of factors, and the cycle in which their product stands."""
+
+import itertools
+
+import pytest
+from amaranth.hdl import Module, Shape, Signal
+from amaranth.sim import Simulator
+
+from hwrnn.errors import UsageError
+from hwrnn.rtl.multiplier import product
+from hwrnn.rtl.numbers import shape_of
+from hwrnn.rtl.timing import Timing
+
+TIMINGS = {"one": Timing(), "three": Timing(product=3), "tree": Timing(tree=True)}
+
+
+def numbers(shape):
+    return range(-1 << (shape.width - 1), 1 << (shape.width - 1)) if shape.signed else range(1 << shape.width)
+
+
+def products_of(a_shape, b_shape, timing):
+    """``(a, b, product)`` of every pair of factors, a pair a cycle."""
+    m, a, b = Module(), Signal(a_shape), Signal(b_shape)
+    pairs = list(itertools.product(numbers(a_shape), numbers(b_shape)))
+    every = [x * y for x, y in pairs]
+    result = product(m, a, b, shape_of(min(every), max(every)), timing, "result")
+    stages, found = timing.product_stages(a_shape.width, b_shape.width), []
+
+    async def bench(context):
+        for x, y in pairs + pairs[:1] * stages:
+            context.set(a, x)
+            context.set(b, y)
+            found.append(context.get(result))
+            await context.tick()
+
+    simulator = Simulator(m)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    return [(x, y, value) for (x, y), value in zip(pairs, found[stages:], strict=True)]
+
+
+@pytest.mark.parametrize("signs", list(itertools.product([False, True], repeat=2)), ids=str)
+@pytest.mark.parametrize("widths", list(itertools.product(range(1, 6), repeat=2)), ids=str)
+@pytest.mark.parametrize("timing", TIMINGS)
+def test_every_product(timing, widths, signs):
+    shapes = [Shape(width, signed) for width, signed in zip(widths, signs, strict=True)]
+    assert all(x * y == value for x, y, value in products_of(*shapes, TIMINGS[timing]))
+
+
+@pytest.mark.parametrize("signs", list(itertools.product([False, True], repeat=2)), ids=str)
+def test_every_product_of_unequal_factors(signs):
+    shapes = [Shape(width, signed) for width, signed in zip((3, 9), signs, strict=True)]
+    assert all(x * y == value for x, y, value in products_of(*shapes, TIMINGS["tree"]))
+
+
+def test_a_tree_has_a_stage_for_each_level():
+    stages = [Timing(tree=True).product_stages(width, 16) for width in range(1, 17)]
+    assert stages == [1, 1, 2, 2, 3, 3, 3, 3, *[4] * 8]
+    assert [Timing(product=k).product_stages(8, 8) for k in (1, 2, 5)] == [1, 2, 5]
+
+
+def test_the_shortest_pipeline():
+    assert (Timing().multiply(8, 8), Timing().mac(8, 8)) == (3, 5)
+    assert Timing(memory=2, operand=1, product=3).mac(8, 8) == 9
+    assert Timing(tree=True).mac(8, 9) == 7
+
+
+@pytest.mark.parametrize(
+    "option, text",
+    [
+        ({"memory": 0}, "Timing's memory must be a whole number of at least 1, not 0"),
+        ({"operand": -1}, "Timing's operand must be a whole number of at least 0, not -1"),
+        ({"product": True}, "Timing's product must be a whole number of at least 1, not True"),
+        ({"factors": 1.0}, "Timing's factors must be a whole number of at least 0, not 1.0"),
+        ({"sums": 1}, "Timing's sums must be True or False, not 1"),
+        ({"tree": None}, "Timing's tree must be True or False, not None"),
+        ({"tree": True, "product": 2}, "Timing's product must be 1 beside a tree, not 2"),
+    ],
+    ids=str,
+)
+def test_timing_must_be_possible(option, text):
+    with pytest.raises(UsageError) as error:
+        Timing(**option)
+    assert str(error.value) == text
