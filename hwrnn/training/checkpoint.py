@@ -15,7 +15,7 @@ import numpy as np
 from hwrnn.errors import UsageError
 from hwrnn.files import atomic_path
 
-__all__ = ["Checkpoint", "digest"]
+__all__ = ["Checkpoint", "digest", "foreign"]
 
 _KIND = "hwrnn training checkpoint 1"
 _ARRAYS = ("masters", "first", "second", "best")
@@ -69,18 +69,20 @@ class Checkpoint:
         except OSError as error:
             if isinstance(error, PermissionError):
                 raise UsageError(f"Checkpoint must be readable, not {name!r}") from error
-            raise _foreign(name) from error
+            raise foreign(name) from error
         except (ValueError, KeyError, TypeError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-            raise _foreign(name) from error
+            raise foreign(name) from error
         for part, due in identity.items():
             if found.identity.get(part) != due:
                 raise UsageError(f"Checkpoint must be of the same {part}, not {name!r}: give the {part} it began with")
         if any(a.shape != (size,) or a.dtype != np.float32 or not np.isfinite(a).all() for a in arrays.values()):
-            raise _foreign(name)
+            raise foreign(name)
         return found
 
 
-def _foreign(name: str) -> UsageError:
+def foreign(path: str | os.PathLike[str]) -> UsageError:
+    """The sentence for a file that is no checkpoint."""
+    name = os.fspath(path)
     return UsageError(f"Checkpoint must be a whole file that training wrote, not {name!r}: leave resume out to begin")
 
 

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import os
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from hwrnn.errors import UsageError
 from hwrnn.model import Model
-from hwrnn.training.checkpoint import Checkpoint, digest
-from hwrnn.training.losses import LOSSES
-from hwrnn.training.network import Network
-from hwrnn.training.optimizer import AdamW, clip_norm, cosine
 from hwrnn.training.options import Options, Progress, default_loss, default_noise
 from hwrnn.training.plan import FormatsLike
-from hwrnn.training.preparation import check_fits, hold_out, prepared, standardised_to
-from hwrnn.training.threads import single_thread_blas
+from hwrnn.training.preparation import check_fits, hold_out, standardised_to
+from hwrnn.training.run import Run
 
 if TYPE_CHECKING:
     from hwrnn.data import Dataset
@@ -74,7 +66,7 @@ def train(
     options = Options(epochs, batch, rate, weight_decay, clip, noise, validation, patience, seed, loss)
     learnt, held = hold_out(dataset, options.validation, options.seed)
     model = standardised_to(model, dataset.train, learnt)
-    run = _Run(model, dataset, (learnt, held), options, None, progress)
+    run = Run(model, dataset, (learnt, held), options, None, progress)
     trained, outcome = run.go(checkpoint, resume)
     return replace(trained, facts={**model.facts, "data": dataset.name, **options.facts, **outcome})
 
@@ -118,141 +110,5 @@ def finetune(
         rate = _FINER * float(model.facts.get("rate", 0.01))
     chosen = Options(epochs=epochs, rate=rate, **known)
     parts = hold_out(dataset, chosen.validation, chosen.seed)
-    trained, outcome = _Run(model, dataset, parts, chosen, formats, progress).go(checkpoint, resume)
+    trained, outcome = Run(model, dataset, parts, chosen, formats, progress).go(checkpoint, resume)
     return replace(trained, facts={**model.facts, "finetuning": {**chosen.facts, **outcome}})
-
-
-@dataclass
-class _Best:
-    """The least validation loss so far, its epoch and its parameters."""
-
-    loss: float
-    epoch: int
-    masters: np.ndarray
-
-
-class _Run:
-    def __init__(
-        self,
-        model: Model,
-        dataset: Dataset,
-        parts: tuple[np.ndarray, np.ndarray],
-        options: Options,
-        formats: Sequence[FormatsLike] | None,
-        progress: Callable[[Progress], None] | None,
-    ) -> None:
-        self.options, self.progress, self.per_step = options, progress, dataset.per_step
-        self.learnt = prepared(model, dataset.train, parts[0])
-        self.held = prepared(model, dataset.train, parts[1]) if len(parts[1]) else None
-        self.network = Network(model, formats)
-        self.optimizer = AdamW(self.network.masters)
-        self.loss = LOSSES[options.loss]
-        self.rng = np.random.default_rng(options.seed)
-        self.decay = self.network.decays * np.float32(options.weight_decay)
-        self.batches = math.ceil(len(self.learnt.x) / options.batch)
-        self.losses: list[float] = []
-        self.best = _Best(math.inf, 0, self.network.masters.copy())
-        cells = [(la.cell, la.inputs, la.units) for la in model.stack]
-        stored = None if formats is None else [(f.values, f.weights, f.bias_frac) for f in formats]
-        self.identity = {
-            "model": digest(cells, model.every_step, stored, self.network.masters),
-            "data": digest(self.learnt.x, self.learnt.y, self.learnt.lengths),
-            "options": digest(options.facts),
-        }
-
-    def go(self, checkpoint: str | os.PathLike[str] | None, resume: bool) -> tuple[Model, dict[str, Any]]:
-        """Train to the end; returns the model and what came of it."""
-        if resume:
-            if checkpoint is None:
-                raise UsageError("Resume must come with the path of a checkpoint")
-            self.restore(Checkpoint.load(checkpoint, self.identity, len(self.network.masters)))
-        options, start = self.options, time.perf_counter()
-        with single_thread_blas():
-            while len(self.losses) < options.epochs and not self.impatient:
-                loss = self.epoch()
-                validation = self.validate()
-                if checkpoint is not None:
-                    self.saved().save(checkpoint)
-                if self.progress is not None:
-                    seconds = time.perf_counter() - start
-                    self.progress(Progress(len(self.losses), options.epochs, loss, validation, seconds))
-        outcome: dict[str, Any] = {"training_loss": self.losses[-1]}
-        masters = self.network.masters
-        if options.patience is not None:
-            masters = self.best.masters
-            outcome |= {"validation_loss": self.best.loss, "best_epoch": self.best.epoch}
-        return self.network.trained(masters), outcome
-
-    @property
-    def impatient(self) -> bool:
-        patience = self.options.patience
-        return patience is not None and len(self.losses) - self.best.epoch >= patience
-
-    def epoch(self) -> float:
-        """One pass over the data; returns its mean loss."""
-        options, network, data = self.options, self.network, self.learnt
-        order = self.rng.permutation(len(data.x))
-        steps, total = options.epochs * self.batches, 0.0
-        for start in range(0, len(order), options.batch):
-            rows = order[start : start + options.batch]
-            x = data.x[rows]
-            if options.noise:
-                x += np.float32(options.noise) * self.rng.standard_normal(x.shape, np.float32)
-            loss = network.loss_and_gradient(x, data.lengths[rows], data.targets(rows, self.per_step), self.loss)
-            norm = clip_norm(network.gradient, math.inf if options.clip is None else options.clip)
-            if not math.isfinite(loss) or not math.isfinite(norm):
-                raise self.diverged()
-            rate = options.rate * cosine(self.optimizer.steps, steps)
-            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is told below, or by the next loss
-                self.optimizer.update(network.masters, network.gradient, rate, self.decay)
-            if network.quantized:
-                network.project()
-            total += loss * len(rows)
-        if not np.isfinite(network.masters).all():
-            raise self.diverged()
-        self.losses.append(total / len(order))
-        return self.losses[-1]
-
-    def diverged(self) -> UsageError:
-        """The sentence for a run that left the finite numbers."""
-        return UsageError(
-            f"Training must stay finite, but its loss or gradient does not in epoch {len(self.losses) + 1}:"
-            f" lower the rate from {self.options.rate:g} or the clip from {self.options.clip}"
-        )
-
-    def validate(self) -> float | None:
-        """The loss on the part held out; keeps the parameters where it is the least so far."""
-        if self.held is None:
-            return None
-        total, held = 0.0, self.held
-        for start in range(0, len(held.x), self.options.batch):
-            rows = np.arange(start, min(start + self.options.batch, len(held.x)))
-            outputs = self.network.forward(held.x[rows], held.lengths[rows])
-            lengths = held.lengths[rows] if self.per_step else None
-            total += self.loss(outputs, held.targets(rows, self.per_step), lengths)[0] * len(rows)
-        loss = total / len(held.x)
-        if loss < self.best.loss:
-            self.best = _Best(loss, len(self.losses), self.network.masters.copy())
-        return loss
-
-    def saved(self) -> Checkpoint:
-        """The state after the epochs so far."""
-        state = {
-            "losses": self.losses,
-            "updates": self.optimizer.steps,
-            "generator": self.rng.bit_generator.state,
-            "best_loss": None if self.best.epoch == 0 else self.best.loss,
-            "best_epoch": self.best.epoch,
-        }
-        arrays = (self.network.masters, self.optimizer.first, self.optimizer.second, self.best.masters)
-        return Checkpoint(*arrays, state=state, identity=self.identity)
-
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Go back to a saved state."""
-        state = checkpoint.state
-        self.network.masters[...] = checkpoint.masters
-        self.optimizer.first[...], self.optimizer.second[...] = checkpoint.first, checkpoint.second
-        self.optimizer.steps, self.losses = int(state["updates"]), [float(v) for v in state["losses"]]
-        self.rng.bit_generator.state = state["generator"]
-        loss = math.inf if state["best_loss"] is None else float(state["best_loss"])
-        self.best = _Best(loss, int(state["best_epoch"]), checkpoint.best.copy())
