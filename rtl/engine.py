@@ -139,8 +139,8 @@ class Engine(Part):
             memories[name] = Memory(shape=shape(values[name]), depth=max(depth, 2), init=[])
             m.submodules[f"vector_{name}"] = memories[name]
 
-        names = ("bank", "state_bank", "last_step", "emits", "go", "finishes", "reserves")
-        bank, state_bank, last_step, emits, go, finishes, reserves = (Signal(name=name) for name in names)
+        names = ("bank", "state_bank", "last_step", "emits", "go", "finishes")
+        bank, state_bank, last_step, emits, go, finishes = (Signal(name=name) for name in names)
         full, ends = Signal(2, name="full"), Signal(2, name="ends")
         first = Signal(init=1)  # the step is the first of its sequence
         self._fill(m, inputs, full, ends)
@@ -154,12 +154,11 @@ class Engine(Part):
             emits.eq(1 if self.every_step else last_step),
             finishes.eq(getattr(front, f"done_{final}") & emits),
             go.eq(Mux(bank, full[1], full[0]) & front.settled & (room | ~finishes)),
-            reserves.eq(go & finishes),
             front.go.eq(go),
         ]
-        m.d.sync += credits.eq(credits + buffer.taken - Mux(reserves, front.need, 0))
-        # Decided a cycle early, as if nothing were taken meanwhile and every group were whole.
-        m.d.sync += room.eq(Mux(reserves, credits >= 2 * most, credits >= most))
+        m.d.sync += credits.eq(credits + buffer.taken - Mux(go & finishes, front.need, 0))
+        # Decided a cycle early, for one whole group that this cycle may reserve and another one.
+        m.d.sync += room.eq(credits >= 2 * most)
         with m.If(go & front.ends_step):
             m.d.sync += [bank.eq(~bank), state_bank.eq(~state_bank), first.eq(last_step)]
             m.d.sync += full.bit_select(bank, 1).eq(0)

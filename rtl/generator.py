@@ -100,7 +100,7 @@ def default_name(model: QuantizedModel) -> str:
 def _header(emitted: Emitted, lanes: Any) -> str:
     network, tools = emitted.network, emitted.tools
     options = f"lanes={lanes!r}, name={emitted.name!r}" + (", argmax=True" if network.argmax else "")
-    options += f", timing={network.timing}" if network.timing != SHORTEST else ""
+    options += f", timing=hwrnn.rtl.{network.timing}" if network.timing != SHORTEST else ""
     cells = ", then ".join(f"{e.layer.cell.name} {e.layer.inputs}x{e.layer.units}" for e in network.engines)
     writers = f"hwrnn {hwrnn.__version__} (Amaranth {tools['amaranth']}, Yosys {tools['yosys']})"
     return f"""\

@@ -84,6 +84,13 @@ def test_back_pressure(cell, input_stall, output_stall):
     verify(*network, lanes, seed % 7 == 0, (input_stall, output_stall), seed)
 
 
+@pytest.mark.parametrize("output_stall", STALLS)
+def test_back_pressure_on_a_group_a_cycle(output_stall):
+    """One column and one lane a unit: a group may end in every cycle, and the decision for it stands a cycle before."""
+    network = network_of("mingru", 1, 7, None, every_step=True, lengths=(9, 9))
+    verify(*network, 100, stalls=("always", output_stall))
+
+
 # Pipelines for parts with multipliers that hold registers, for parts without multipliers, and every option at once.
 TIMINGS = {
     "deep": Timing(operand=1, product=2, sums=True, factors=1),
