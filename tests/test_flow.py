@@ -184,7 +184,7 @@ def test_synthesis_alone_gives_counts(device: str, folder: Path, capsys: Any) ->
     assert json.loads((folder / f"implementation-{device}" / "report.json").read_text()) == result
 
 
-@pytest.mark.slow
+@pytest.mark.fpga
 @pytest.mark.parametrize("device", PLACED)
 def test_every_part_gets_a_bitstream(device: str, tmp_path: Path, capsys: Any) -> None:
     needs(device)
@@ -208,7 +208,7 @@ def test_every_part_gets_a_bitstream(device: str, tmp_path: Path, capsys: Any) -
         assert "estimate" in result["fmax_note"] or result["hold_violations"]
 
 
-@pytest.mark.slow
+@pytest.mark.fpga
 def test_a_network_too_large_leaves_nothing(tmp_path: Path, capsys: Any) -> None:
     needs("up5k")
     model, _, _ = network_of("lstm", 4, 8, 3)

@@ -17,7 +17,7 @@ from hwrnn.rtl.packing import pack
 from hwrnn.rtl.synthesis import NETLIST, synthesize
 from hwrnn.rtl.tools import run_all, yosys_job
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.fpga
 
 
 def share() -> Path:

@@ -6,10 +6,11 @@ from networks import network_of
 from hwrnn.errors import UsageError
 from hwrnn.rtl import TARGETS, Network, generate
 from hwrnn.rtl.targets import Target
+from hwrnn.rtl.timing import Timing
 
 
 def test_targets_count_multipliers_by_their_ports():
-    part = Target("p", "f", "d", 10, (25, 18), 1, 1)
+    part = Target("p", "f", "d", 10, (25, 18), 1, 1, 1, 1, 1, Timing(), "")
     pairs = [(8, 8), (25, 18), (18, 25), (26, 18), (19, 25), (20, 20), (35, 35), (49, 35), (2, 2)]
     assert [part.multipliers_for(*pair) for pair in pairs] == [1, 1, 1, 2, 2, 2, 4, 4, 1]
     assert all(name == row.name and row.memory_bits > 0 for name, row in TARGETS.items())
@@ -30,7 +31,7 @@ def test_a_target_shows_its_share(tmp_path):
 
 def test_what_cannot_fit_is_told_by_how_much(tmp_path):
     model = network_of("lstm", 2, 8)[0]
-    network = Network(model, 64)
+    network = Network(model, 64, timing=TARGETS["up5k"].timing)
     more = network.multipliers - 8
     with pytest.raises(UsageError) as caught:
         generate(model, tmp_path / "out", lanes=64, target="up5k")
