@@ -127,8 +127,9 @@ class Forward:
 
     def _fresh(self, index: int, node: Node, args: tuple[View | float, ...]) -> View:
         """A place for a new value; one that a gate alone makes stands in the gate's rows, next to its neighbours'."""
-        source = args[0]
-        if node.kind in _UNARY and isinstance(source, View) and source.buffer.startswith("a"):
+        read = [arg for arg in args if isinstance(arg, View)]
+        if len(read) == 1 and read[0].buffer.startswith("a"):
+            source = read[0]
             view = View(f"a{int(source.buffer[1:] or 0) + 1}", source.start, source.rows)
             if view not in self.taken:
                 self.taken.add(view)
