@@ -19,6 +19,7 @@ _TERMS = (
     (r"buffer\.|queue", "output queue"),
     (r"lanes\.weights", "weight memory"),
     (r"lanes\.weight", "weight register"),
+    (r"lanes\.bias", "bias memory"),
     (r"lanes\.(product|multipl)", "multiplier"),
     (r"lanes\.(operand|line|broadcast|tree)|operand_register", "operand"),
     (r"lanes\.(sum|accumulator|acc)", "accumulator"),
