@@ -9,7 +9,7 @@ from typing import Any
 
 from hwrnn import report
 from hwrnn.comparing import comparison, comparison_table
-from hwrnn.errors import MissingExtra, UsageError
+from hwrnn.errors import MissingExtra, TooLarge, UsageError
 
 __all__ = ["Demo", "demo"]
 
@@ -167,8 +167,8 @@ def _generated(model: Any, folder: Path, device: str | None) -> Any:
         try:
             generate(model, folder, lanes=lanes, target=device)
             break
-        except UsageError:
-            if lanes == 1 or part is None:
+        except TooLarge:
+            if lanes == 1:
                 raise
             lanes //= 2
             report.say(f"    that is too large for {device}: {lanes} lanes")

@@ -12,6 +12,10 @@ class UsageError(ValueError):
     """
 
 
+class TooLarge(UsageError):
+    """A network needs more than a part has; the text says what is too large and by how much."""
+
+
 class MissingExtra(UsageError):
     """An optional dependency is absent or broken; the text names the extra that brings it."""
 

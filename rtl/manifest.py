@@ -12,7 +12,7 @@ import numpy as np
 
 import hwrnn
 from hwrnn.activations import Nonlinearity, PiecewiseLinear
-from hwrnn.errors import UsageError
+from hwrnn.errors import TooLarge
 from hwrnn.fixed import Format
 from hwrnn.quantization import QuantizedLayer, QuantizedModel
 from hwrnn.rtl.axi import padded
@@ -78,7 +78,7 @@ def manifest_of(emitted: Emitted, lanes: Any, target: Target | None) -> dict[str
         target: the part, or None.
 
     Raises:
-        UsageError: the part has too few multipliers or too little memory; the text says how many are missing.
+        TooLarge: the part has too few multipliers or too little memory; the text says how many are missing.
     """
     network = emitted.network
     model = network.model
@@ -220,13 +220,13 @@ def _on(target: Target, network: Network) -> dict[str, Any]:
     """What the network needs of a part."""
     blocks = sum(target.multipliers_for(*widths) for widths in _products(network))
     if blocks > target.multipliers > 0:
-        raise UsageError(
+        raise TooLarge(
             f"Network must need at most {target.multipliers} multipliers for {target.name}, not {blocks}, which is"
             f" {blocks - target.multipliers} too many: give fewer lanes or a larger part"
         )
     bits = network.memory_bits
     if bits > target.memory_bits:
-        raise UsageError(
+        raise TooLarge(
             f"Network must need at most {target.memory_bits} bits of memory for {target.name}, not {bits}, which is"
             f" {bits - target.memory_bits} too many: use fewer bits or units, or a larger part"
         )
