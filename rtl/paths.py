@@ -20,7 +20,7 @@ _TERMS = (
     (r"lanes\.weights", "weight memory"),
     (r"lanes\.weight", "weight register"),
     (r"lanes\.bias", "bias memory"),
-    (r"lanes\.(product|multipl)", "multiplier"),
+    (r"lanes\.(product|both|halves|multipl)", "multiplier"),
     (r"lanes\.(operand|line|broadcast|tree)|operand_register", "operand"),
     (r"lanes\.(sum|accumulator|acc)", "accumulator"),
     (r"lanes\.read_addr", "address of the weight memory"),
