@@ -176,6 +176,8 @@ class Identity:
         if len(payload) != struct.calcsize(cls.LAYOUT) or payload[0] != VERSION:
             return None
         version, a, b, flags, inputs, outputs, capacity, c, d, model = struct.unpack(cls.LAYOUT, payload)
+        if not (a and b and inputs and outputs and capacity >= a):
+            return None
         every, argmax, input_signed, output_signed = (bool(flags >> k & 1) for k in range(4))
         return cls(version, a, b, inputs, outputs, c, d, input_signed, output_signed, every, argmax, capacity, model)
 

@@ -12,11 +12,12 @@ from amaranth.lib.wiring import In, Out
 from hwrnn.errors import UsageError
 from hwrnn.frames import CAPACITY, Identity
 from hwrnn.rtl.boards import Board
+from hwrnn.rtl.placement import Placed
 from hwrnn.rtl.ports import Part
 from hwrnn.rtl.server import Server
 from hwrnn.rtl.uart import divisor_of
 
-__all__ = ["BoardDesign", "NetworkInstance", "ServedNetwork", "design_for", "network_ports"]
+__all__ = ["BoardDesign", "NetworkInstance", "ServedNetwork", "check_clock", "design_for", "network_ports"]
 
 _MOST = 65_000  # elements of a vector: a frame counts its bytes, and the identity its elements, in 16 bits
 
@@ -107,6 +108,7 @@ class BoardDesign:
     """What the tools need.
 
     Attributes:
+        board: its name.
         top: name of the Verilog top.
         verilog: of everything around the network.
         constraints: pins and clock, as nextpnr reads them for the family.
@@ -114,6 +116,7 @@ class BoardDesign:
         baud: rate that was asked for; the line's own is the clock over a whole number.
     """
 
+    board: str
     top: str
     verilog: str
     constraints: str
@@ -145,7 +148,21 @@ def design_for(board: Board, manifest: dict[str, Any], baud: int | None = None) 
     # Amaranth calls it the debug Verilog because its own scripts read RTLIL; it is the same design.
     plan = platform.prepare(_Top(board, served), top, emit_src=False, debug_verilog=True)
     constraints = next(text for file, text in plan.files.items() if file in (f"{top}.pcf", f"{top}.lpf"))
-    return BoardDesign(top, _text(plan.files[f"{top}.debug.v"]), _text(constraints), clock / 1e6, rate)
+    return BoardDesign(board.name, top, _text(plan.files[f"{top}.debug.v"]), _text(constraints), clock / 1e6, rate)
+
+
+def check_clock(design: BoardDesign, placed: Placed) -> None:
+    """Refuse a placed design that is slower than the board's clock, or has paths too short for it.
+
+    Raises:
+        UsageError: it is.
+    """
+    if placed.hold_violations or placed.fmax_mhz < design.clock_mhz:
+        held = f" with {placed.hold_violations} hold violations" if placed.hold_violations else ""
+        raise UsageError(
+            f"Network must run at the {design.clock_mhz:g} MHz of {design.board}, and its best seed reaches"
+            f" {placed.fmax_mhz:.1f} MHz{held}: try more seeds, or generate it with the board's part as the target"
+        )
 
 
 def _identity(manifest: dict[str, Any]) -> Identity:

@@ -118,7 +118,8 @@ class FrameSender(Part):
     """Answers into bytes.
 
     Ports:
-        start: for one cycle, while ``ready``: send a frame of this ``kind`` and ``length``. ``tag`` stays until ``ready``.
+        start: for one cycle, while ``ready``: send a frame of this ``kind`` and ``length``.
+        tag: of the frame, until ``ready``.
         ready: no frame is on its way; the last byte of the one before may still be in the transmitter.
         payload: stream of its bytes.
         o: stream of bytes to the transmitter.

@@ -71,9 +71,8 @@ class Receiver(Part):
                     m.d.sync += cycles.eq(cycles - 1)
                 with m.Else():
                     m.d.sync += [cycles.eq(self.divisor - 1), bits.eq(bits + 1)]
-                    with m.If(bits == 0):
-                        with m.If(line):
-                            m.next = "IDLE"
+                    with m.If(bits == 0), m.If(line):
+                        m.next = "IDLE"
                     with m.Elif(bits == 9):
                         m.d.comb += self.valid.eq(line)
                         m.next = "STOP"
