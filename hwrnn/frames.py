@@ -12,14 +12,16 @@ from enum import IntEnum
 from typing import Any
 
 __all__ = [
-    "BAUD", "CAPACITY", "HEADER", "OVERHEAD", "SYNC", "VERSION", "Fault", "Frame", "FrameReader", "Identity", "Kind",
-    "checksum", "encode",
+    "BAUD", "CAPACITY", "HEADER", "OVERHEAD", "SLOWEST", "SYNC", "VERSION", "Fault", "Frame", "FrameReader", "Identity",
+    "Kind", "checksum", "encode",
 ]  # fmt: skip
 
 #: Of the protocol; a host and a board with different ones do not talk.
 VERSION = 1
 #: Baud rate where nobody asks for another: what the boards' USB bridges and clocks divide down to without a rest.
 BAUD = 1_000_000
+#: The lowest baud rate: a request takes half a second with it.
+SLOWEST = 9600
 #: The first bytes of every frame.
 SYNC = b"\xa5\x5a"
 #: Bytes before the payload, ``SYNC`` included: kind, tag, and the payload's length.

@@ -22,7 +22,8 @@ class Port(Protocol):
     """A serial port as pyserial has it; anything with these methods serves.
 
     Attributes:
-        timeout: seconds that ``read`` waits for all it was asked for; it returns what came.
+        timeout: seconds that ``read`` waits for all it was asked for; it returns what came. ``flush`` returns when all
+            that was written is on the line.
     """
 
     timeout: Any
@@ -30,6 +31,8 @@ class Port(Protocol):
     def read(self, size: int = 1, /) -> bytes: ...
 
     def write(self, content: bytes, /) -> Any: ...
+
+    def flush(self) -> Any: ...
 
 
 class LineError(UsageError):
@@ -81,6 +84,7 @@ class BoardClient:
     def synchronize(self) -> None:
         """End whatever frame the board takes itself to be in, and forget all answers on their way."""
         self.port.write(bytes(CAPACITY + OVERHEAD))
+        self.port.flush()
         # A frame that these zeros end is answered with a complaint of its checksum.
         self.port.timeout = min(_QUIET, self.timeout)
         for _ in range(_CHATTER):

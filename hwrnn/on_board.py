@@ -12,7 +12,7 @@ import numpy as np
 from hwrnn import report
 from hwrnn.checks import as_integer
 from hwrnn.errors import UsageError
-from hwrnn.frames import BAUD, Identity, Kind
+from hwrnn.frames import BAUD, SLOWEST, Identity, Kind
 from hwrnn.golden import golden
 from hwrnn.host import BoardClient, Port, opened
 from hwrnn.model import check_input
@@ -138,7 +138,7 @@ def run_on_board(
     raw = model.quantize_input(x)
     name = port if isinstance(port, str) else str(getattr(port, "name", None) or "the port")
     seconds = np.zeros(len(x))
-    with opened(port, as_integer("Baud", baud, 300), timeout) as line:
+    with opened(port, as_integer("Baud", baud, SLOWEST), timeout) as line:
         client = BoardClient(line, name, timeout)
         identity = client.identify()
         _check_model(bytes.fromhex(model_hash(model))[:8], identity, name)

@@ -8,11 +8,12 @@ from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import In, Out
 
 from hwrnn.errors import UsageError
+from hwrnn.frames import SLOWEST
 from hwrnn.rtl.ports import Part
 
 __all__ = ["Receiver", "Transmitter", "divisor_of"]
 
-_LEAST = 4  # cycles of a bit: with fewer, a receiver may miss the middle of the last one
+_LEAST = 8  # cycles of a bit: with fewer, a receiver that is 2 % off may miss the middle of the last one
 _MOST = 0.02  # share by which the rate may be off
 
 
@@ -23,8 +24,8 @@ def divisor_of(clock_hz: float, baud: int) -> int:
         UsageError: a rate that is too high for the clock, or that it does not divide down to.
     """
     highest = int(clock_hz // _LEAST)
-    if not isinstance(baud, int) or isinstance(baud, bool) or not 300 <= baud <= highest:
-        raise UsageError(f"Baud must be a whole number between 300 and {highest:,} at this clock, not {baud!r}")
+    if not isinstance(baud, int) or isinstance(baud, bool) or not SLOWEST <= baud <= highest:
+        raise UsageError(f"Baud must be a whole number between {SLOWEST} and {highest:,} at this clock, not {baud!r}")
     divisor = round(clock_hz / baud)
     off = abs(clock_hz / divisor / baud - 1)
     if off > _MOST:
@@ -38,7 +39,8 @@ def divisor_of(clock_hz: float, baud: int) -> int:
 class Receiver(Part):
     """Bytes from a line.
 
-    A bit is read in its middle, counted from the falling edge of the start bit, so both sides' rates may differ by 2 %.
+    A bit is read in its middle, counted from the falling edge of the start bit, so both sides' rates may differ by 2 %
+    where a bit has 8 cycles or more.
     A byte without its stop bit is dropped, and so is a start bit that is over before its middle.
 
     Args:
@@ -75,14 +77,14 @@ class Receiver(Part):
                         m.next = "IDLE"
                     with m.Elif(bits == 9):
                         m.d.comb += self.valid.eq(line)
-                        m.next = "STOP"
+                        with m.If(line):
+                            m.next = "IDLE"
+                        with m.Else():
+                            m.next = "BROKEN"
                     with m.Else():
                         m.d.sync += self.data.eq(Cat(self.data[1:], line))
-            with m.State("STOP"):
-                # After a byte without its stop bit the line has to be idle before the next start bit.
-                m.d.sync += [cycles.eq((self.divisor - 1) // 2), bits.eq(0)]
-                with m.If(line):
-                    m.next = "IDLE"
+            with m.State("BROKEN"), m.If(line):  # idle before the next start bit
+                m.next = "IDLE"
         return m
 
 

@@ -6,6 +6,7 @@ The host's end of the line is written here a second time, bit by bit in C++, at 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import Any
 
 from amaranth.back import rtlil
@@ -62,7 +63,13 @@ int64_t line_faults(Line *line) { return line->wrong + line->unsettled; }
 // Run until as many bytes have come from the board as are wanted, or for some cycles at most.
 int64_t line_run(Line *line, int64_t cycles, int64_t wanted) {
 	int64_t k = 0;
-	for (; k < cycles && (int64_t)line->from_board.size() < wanted; k++, line->now += 1) {
+	// With -1, run until all that the host has to say is said.
+	auto waits = [&] {
+		if (wanted < 0)
+			return !line->to_board.empty() || line->sent_from >= 0;
+		return (int64_t)line->from_board.size() < wanted;
+	};
+	for (; k < cycles && waits(); k++, line->now += 1) {
 		// What the host says: a start bit, eight bits, a stop bit.
 		int rx = 1;
 		if (line->sent_from < 0 && !line->to_board.empty()) {
@@ -149,11 +156,20 @@ class SimulatedBoard:
     Args:
         divisor: cycles of a bit.
         rate: the host's rate over the board's.
+        identity: what it says it is, where that is not the truth.
         cycles_per_second: simulated cycles that a second of a reader's patience lasts.
     """
 
-    def __init__(self, network: Network, divisor: int = 4, rate: float = 1.0, cycles_per_second: int = 20_000) -> None:
-        identity = identity_of(network)
+    def __init__(
+        self,
+        network: Network,
+        divisor: int = 4,
+        rate: float = 1.0,
+        cycles_per_second: int = 20_000,
+        identity: Identity | None = None,
+    ) -> None:
+        identity = identity_of(network) if identity is None else identity
+        self.divisor = divisor
         self.library = _library(ServedNetwork(identity, InOneDomain(network, identity), divisor))
         self.line = ctypes.c_void_p(self.library.line_new(ctypes.c_double(divisor / rate)))
         self.cycles_per_second = cycles_per_second
@@ -161,12 +177,13 @@ class SimulatedBoard:
         self.cycles = 0
         self.written = bytearray()
         self.answered = bytearray()
-        self.spoil: Any = None  # is asked for what becomes of written bytes
-        self.spoil_answer: Any = None
+        #: What becomes of bytes on their way to the board, and from it.
+        self.spoil: Callable[[bytes], bytes] = bytes
+        self.spoil_answer: Callable[[bytes], bytes] = bytes
 
     def write(self, content: bytes) -> int:
         self.written += content
-        sent = bytes(content) if self.spoil is None else self.spoil(bytes(content))
+        sent = self.spoil(bytes(content))
         self.library.line_write(self.line, sent, ctypes.c_int64(len(sent)))
         return len(content)
 
@@ -175,15 +192,13 @@ class SimulatedBoard:
         self.cycles += self.library.line_run(self.line, ctypes.c_int64(limit), ctypes.c_int64(size))
         buffer = ctypes.create_string_buffer(size)
         count = self.library.line_read(self.line, buffer, ctypes.c_int64(size))
-        found = buffer.raw[:count]
         assert self.library.line_faults(self.line) == 0
-        if self.spoil_answer is not None:
-            found = self.spoil_answer(found)
+        found = self.spoil_answer(buffer.raw[:count])
         self.answered += found
         return found
 
     def flush(self) -> None:
-        pass
+        self.library.line_run(self.line, ctypes.c_int64(len(self.written) * 20 * self.divisor), ctypes.c_int64(-1))
 
     def close(self) -> None:
         if self.line:
