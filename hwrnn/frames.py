@@ -9,7 +9,7 @@ import binascii
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, ClassVar
 
 __all__ = [
     "BAUD", "CAPACITY", "HEADER", "OVERHEAD", "SLOWEST", "SYNC", "VERSION", "Fault", "Frame", "FrameReader", "Identity",
@@ -159,7 +159,9 @@ class Identity:
     capacity: int
     model: bytes
 
-    LAYOUT = "<BBBBHHHBB8s"
+    LAYOUT: ClassVar[str] = "<BBBBHHHBB8s"
+    #: Bytes of it.
+    SIZE: ClassVar[int] = struct.calcsize(LAYOUT)
 
     @classmethod
     def of(cls, manifest: dict[str, Any]) -> Identity:
@@ -175,7 +177,7 @@ class Identity:
     @classmethod
     def decode(cls, payload: bytes) -> Identity | None:
         """From the payload of an answer; None where it is none of this version."""
-        if len(payload) != struct.calcsize(cls.LAYOUT) or payload[0] != VERSION:
+        if len(payload) != cls.SIZE or payload[0] != VERSION:
             return None
         version, a, b, flags, inputs, outputs, capacity, c, d, model = struct.unpack(cls.LAYOUT, payload)
         if not (a and b and inputs and outputs and capacity >= a):
@@ -194,4 +196,4 @@ class Identity:
     @property
     def longest(self) -> int:
         """Payload of the longest frame of the board."""
-        return max(struct.calcsize(self.LAYOUT), self.outputs * self.output_bytes + 1)
+        return max(self.SIZE, self.outputs * self.output_bytes + 1)

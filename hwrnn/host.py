@@ -15,7 +15,7 @@ __all__ = ["BoardClient", "LineError", "Port", "opened"]
 
 _TRIES = 3  # of a request, and of a sequence, before a line is given up
 _QUIET = 0.1  # seconds of silence after which nothing of an earlier conversation is on its way any more
-_CHATTER = 64  # blocks of bytes, after which silence is not to be hoped for
+_CHATTER = 4096  # bytes that are no frame, after which none is to be hoped for
 
 
 class Port(Protocol):
@@ -50,7 +50,7 @@ class BoardClient:
 
     def __init__(self, port: Port, name: str = "the port", timeout: float = 2.0) -> None:
         self.port, self.name, self.timeout = port, name, timeout
-        self.reader = FrameReader(1 << 16)
+        self.reader = FrameReader(Identity.SIZE)
         self.tag = 0
         #: Requests that the board refused for their checksum, and sequences that were sent again.
         self.repeated = 0
@@ -87,7 +87,7 @@ class BoardClient:
         self.port.flush()
         # A frame that these zeros end is answered with a complaint of its checksum.
         self.port.timeout = min(_QUIET, self.timeout)
-        for _ in range(_CHATTER):
+        for _ in range(_CHATTER // 256):
             if not self.port.read(256):
                 break
         self.reader.waiting.clear()
@@ -117,7 +117,8 @@ class BoardClient:
 
     def _frames(self) -> list[Frame]:
         """At least one frame from the board."""
-        while True:
+        before = self.reader.skipped
+        while self.reader.skipped < before + _CHATTER:
             self.port.timeout = self.timeout
             received = self.port.read(self.reader.wanted)
             if not received:
@@ -125,6 +126,7 @@ class BoardClient:
             found = self.reader.feed(received)
             if found:
                 return found
+        raise LineError(f"Board on {self.name} must answer in frames, and sends something else")
 
     def sequence(self, raw: np.ndarray, identity: Identity) -> np.ndarray:
         """Send one sequence, raw integers (steps, inputs); the raw output vectors (vectors, outputs).

@@ -43,8 +43,8 @@ def implement(
 ) -> Implementation:
     """Bring a generated network onto a part, or onto a board behind its UART.
 
-    The folder gets a folder ``implementation-DEVICE`` (or ``-BOARD``) with the bitstream, ``report.json`` and the tools'
-    logs; it is whole or as it was. For parts that no open tool places, it holds the report of synthesis alone.
+    The folder gets a folder ``implementation-DEVICE`` (or ``-BOARD``) with the bitstream, ``report.json`` and the
+    tools' logs; it is whole or as it was. For parts that no open tool places, it holds the report of synthesis alone.
 
     Args:
         folder: what :func:`hwrnn.rtl.generate` wrote.

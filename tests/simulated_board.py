@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from importlib import resources
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from amaranth.back import rtlil
 from amaranth.hdl import Module, ResetInserter, Signal
@@ -20,6 +22,8 @@ from hwrnn.rtl.ports import Part
 from hwrnn.rtl.verilog import Emitted
 from hwrnn.sim.compiler import shared_library
 from hwrnn.sim.cxxrtl import _FLAGS, _headers, _model
+
+_LIBRARIES: WeakKeyDictionary[Network, dict[tuple[Identity, int], ctypes.CDLL]] = WeakKeyDictionary()
 
 LINE = """
 #include <cxxrtl/cxxrtl.h>
@@ -170,7 +174,10 @@ class SimulatedBoard:
     ) -> None:
         identity = identity_of(network) if identity is None else identity
         self.divisor = divisor
-        self.library = _library(ServedNetwork(identity, InOneDomain(network, identity), divisor))
+        made = _LIBRARIES.setdefault(network, {})
+        if (identity, divisor) not in made:
+            made[identity, divisor] = _library(ServedNetwork(identity, InOneDomain(network, identity), divisor))
+        self.library = made[identity, divisor]
         self.line = ctypes.c_void_p(self.library.line_new(ctypes.c_double(divisor / rate)))
         self.cycles_per_second = cycles_per_second
         self.timeout = 1.0
@@ -209,17 +216,12 @@ class SimulatedBoard:
 def _library(top: Any) -> ctypes.CDLL:
     text = rtlil.convert(top, name="top", emit_src=False)
     model = _model(text)
+    slices = (resources.files("hwrnn.sim") / "slices.h").read_text()
     # An output that is a register stands in the class as a wire, another one as a value.
     tx = "p_tx.curr" if "wire<1> p_tx" in model else "p_tx"
     library = shared_library(
-        "uart", lambda: _slices() + model + LINE.replace("TX", tx), (*_FLAGS, f"-I{_headers()}"), key=text + LINE
+        "uart", lambda: slices + model + LINE.replace("TX", tx), (*_FLAGS, f"-I{_headers()}"), key=text + LINE
     )
     library.line_new.restype = ctypes.c_void_p
     library.line_read.restype = library.line_run.restype = library.line_faults.restype = ctypes.c_int64
     return library
-
-
-def _slices() -> str:
-    from importlib import resources
-
-    return (resources.files("hwrnn.sim") / "slices.h").read_text()

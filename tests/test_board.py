@@ -41,10 +41,9 @@ def needs(module: str) -> None:
 class Talk:
     """Frames to and from a simulated board, one request at a time."""
 
-    def __init__(self, model: Any, **options: Any) -> None:
-        self.network = Network(model, **options)
-        self.identity = identity_of(self.network)
-        self.board = SimulatedBoard(self.network)
+    def __init__(self, network: Network) -> None:
+        self.identity = identity_of(network)
+        self.board = SimulatedBoard(network)
         self.tag = 0
 
     def say(self, content: bytes) -> list[Frame]:
@@ -78,12 +77,13 @@ def small() -> Any:
     """A model, raw inputs, lengths, and golden's outputs."""
     model, x, lengths = network_of("gru", 2, 3, 3, bits=6)
     raw = model.quantize_input(x)
-    return SimpleNamespace(model=model, x=x, raw=raw, lengths=lengths, golden=golden(model, raw, lengths).output)
+    outputs = golden(model, raw, lengths).output
+    return SimpleNamespace(model=model, x=x, raw=raw, lengths=lengths, golden=outputs, network=Network(model, 2))
 
 
 @pytest.fixture
 def talk(small: Any) -> Any:
-    made = Talk(small.model, lanes=2)
+    made = Talk(small.network)
     yield made
     made.board.close()
 
@@ -118,7 +118,7 @@ def test_boards_compute_the_golden_integers(cell: str, inputs: int, outputs: int
 @simulated
 @pytest.mark.parametrize("rate", [0.98, 1.02])
 def test_the_host_may_be_off_by_two_percent(rate: float, small: Any) -> None:
-    board = SimulatedBoard(Network(small.model, 2), divisor=12, rate=rate)
+    board = SimulatedBoard(small.network, divisor=12, rate=rate)
     result = run_on_board(small.model, board, small.x, small.lengths)
     assert result.outputs.tolist() == small.golden.tolist() and result.repeated == 0
     board.close()
@@ -203,7 +203,7 @@ def test_what_is_no_request_is_refused(small: Any, talk: Any) -> None:
 @simulated
 def test_elements_must_be_whole() -> None:
     model, x, lengths = network_of("rnn", 1, 2, 2, bits=16, lengths=(2,))
-    talk = Talk(model, lanes=1)
+    talk = Talk(Network(model, 1))
     raw = model.quantize_input(x)
     content = packed(raw[0], 2)
     assert talk.ask(Kind.DATA, content[:3])[0].payload == bytes([Fault.LENGTH])
@@ -271,7 +271,7 @@ def test_a_board_brings_pins_and_clock(folder: Path) -> None:
 
 def test_the_hardware_of_a_manifest_is_that_of_its_network(folder: Path, small: Any) -> None:
     manifest = manifest_of(folder)
-    assert Identity.of(manifest) == identity_of(Network(small.model, 2))
+    assert Identity.of(manifest) == identity_of(small.network)
     assert Identity.of(manifest).model.hex() == manifest["model_sha256"][:16]
 
 

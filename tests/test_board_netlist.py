@@ -35,7 +35,8 @@ def bench(top: str, clock: str, divisor: int, requests: list[bytes]) -> str:
     return f"""`timescale 1ns/1ns
 module bench;
   reg clk = 0, rx = 1;
-  wire clk_pin = clk, rx_pin = rx, tx_pin;
+  wire clk_pin = clk, rx_pin = rx;
+  wire tx_pin;
   {top} dut(.{clock}(clk_pin), .uart_0__rx__io(rx_pin), .uart_0__tx__io(tx_pin));
   reg [7:0] heard;
   integer j, k;
@@ -78,7 +79,8 @@ def test_the_netlist_of_a_board_answers(board: str, tmp_path: Path) -> None:
     damaged = bytearray(encode(Kind.END, 4, elements[1]))
     damaged[6] ^= 1
     requests = [
-        bytes(20), encode(Kind.IDENTIFY, 1), encode(Kind.DATA, 2, elements[0][:3]), encode(Kind.END, 3, elements[0][3:]),
+        bytes(20), encode(Kind.IDENTIFY, 1),
+        encode(Kind.DATA, 2, elements[0][:3]), encode(Kind.END, 3, elements[0][3:]),
         bytes(damaged), encode(Kind.DATA, 5, elements[0][:1]), encode(Kind.RESET, 6),
         encode(Kind.END, 7, elements[1]),
     ]  # fmt: skip
