@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import struct
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from amaranth.sim import Simulator
@@ -124,6 +125,8 @@ def test_the_checksum_is_the_catalogued_one() -> None:
 def test_a_frame_is_laid_out_as_documented() -> None:
     content = bytes([3, 77, 2, 0, 0x11, 0xFE])
     assert encode(Kind.END, 77, b"\x11\xfe") == b"\xa5\x5a" + content + struct.pack(">H", checksum(content))
+    page = (Path(__file__).resolve().parent.parent / "docs/uart.md").read_text()
+    assert f"`{encode(Kind.IDENTIFY, 7).hex(' ').upper()}` asks a board what it is" in page
     assert [kind.answer for kind in (Kind.IDENTIFY, Kind.DATA, Kind.END, Kind.RESET)] == [0x81, 0x82, 0x83, 0x84]
 
 
