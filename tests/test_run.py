@@ -23,9 +23,9 @@ import hwrnn
 from hwrnn import run_on_board, save
 from hwrnn.cli import main
 from hwrnn.errors import MissingExtra, UsageError
-from hwrnn.frames import OVERHEAD, SYNC, Kind, encode
+from hwrnn.frames import OVERHEAD, SYNC, Frame, Kind, encode
 from hwrnn.golden import golden
-from hwrnn.host import opened
+from hwrnn.host import BoardClient, opened
 from hwrnn.rtl import Network
 from hwrnn.sim.cxxrtl import compiler_available
 
@@ -238,6 +238,22 @@ def test_nobody_there_is_one_sentence(says: bytes, small: Any) -> None:
         "Board on COM9 must answer, and does not within 0.2 s: check the port, the baud rate, and that a bitstream of"
         " hwrnn implement --board is loaded"
     )
+
+
+def test_a_late_answer_to_an_earlier_request_is_skipped() -> None:
+    class Late(Silent):
+        def write(self, content: bytes) -> int:
+            tag = content[3]
+            self.says += encode(Kind.RESET.answer, tag - 1) + encode(Kind.RESET.answer, tag)
+            return len(content)
+
+        def read(self, size: int = 1) -> bytes:
+            taken, self.says = self.says[:size], self.says[size:]
+            return taken
+
+    client = BoardClient(Late(), timeout=0.1)
+    for tag in (1, 2, 3):
+        assert client.request(Kind.RESET) == [Frame(Kind.RESET.answer, tag, b"")]
 
 
 def test_another_version_of_the_protocol_is_refused(small: Any) -> None:
