@@ -275,11 +275,12 @@ def test_the_hardware_of_a_manifest_is_that_of_its_network(folder: Path, small: 
     assert Identity.of(manifest).model.hex() == manifest["model_sha256"][:16]
 
 
-def test_what_a_board_cannot_do_is_one_sentence(folder: Path) -> None:
+def test_what_a_board_cannot_do_is_one_sentence(folder: Path, tmp_path: Path, small: Any) -> None:
     needs("amaranth_boards")
     manifest = manifest_of(folder)
+    generate(small.model, tmp_path / "four", lanes=2, channels=4)
     with pytest.raises(UsageError) as error:
-        design_for(BOARDS["icebreaker"], manifest | {"channels": 4})
+        design_for(BOARDS["icebreaker"], manifest_of(tmp_path / "four"))
     assert str(error.value) == "Network must have one channel for a board, not 4: generate it without --channels"
     with pytest.raises(UsageError, match=r"^Baud must be a whole number between 9600 and 1,500,000 at this clock"):
         design_for(BOARDS["icebreaker"], manifest, 2_000_000)
