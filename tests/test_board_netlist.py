@@ -28,10 +28,13 @@ _BIT = 10  # units of time for a cycle
 _GSR = "module SGSR(input GSR, input CLK); endmodule\n"  # the models of registers begin with their initial values
 
 
-def bench(top: str, clock: str, divisor: int, requests: list[bytes]) -> str:
-    """A bench that says requests one after the other, and shows every byte that comes back."""
+def bench(top: str, clock: str, divisor: int, talk: list[tuple[bytes, bytes]]) -> str:
+    """A bench that says requests one after the other, each when the answer before has had its time, and shows every
+    byte that comes back."""
     bit = _BIT * divisor
-    said = "".join("".join(f"    say(8'd{byte});\n" for byte in one) + f"    #{bit * 600};\n" for one in requests)
+    said = ""
+    for request, answer in talk:
+        said += "".join(f"    say(8'd{byte});\n" for byte in request) + f"    #{bit * (11 * len(answer) + 100)};\n"
     return f"""`timescale 1ns/1ns
 module bench;
   reg clk = 0, rx = 1;
@@ -63,8 +66,8 @@ endmodule
 """
 
 
-@pytest.mark.parametrize("board", ["icebreaker", "ulx3s"])
-def test_the_netlist_of_a_board_answers(board: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("board, baud", [("icebreaker", 1_500_000), ("ulx3s", 2_500_000)])  # the fewest cycles a bit
+def test_the_netlist_of_a_board_answers(board: str, baud: int, tmp_path: Path) -> None:
     simulator, vvp = shutil.which("iverilog"), shutil.which("vvp")
     if simulator is None or vvp is None:
         pytest.skip("Icarus Verilog is not installed")
@@ -86,12 +89,13 @@ def test_the_netlist_of_a_board_answers(board: str, tmp_path: Path) -> None:
     ]  # fmt: skip
 
     simulated = SimulatedBoard(Network(model, 2, timing=target.timing))
-    expected = b""
+    answers = []
     for one in requests:
         simulated.write(one)
         simulated.flush()
-        expected += simulated.read(100)
+        answers.append(simulated.read(100))
     simulated.close()
+    expected = b"".join(answers)
     outputs = [frame for frame in FrameReader(100).feed(expected) if frame.kind == Kind.OUTPUT]
     size = manifest["ports"]["output"]["tdata_bits"] // 8
     assert [frame.payload[:-1] for frame in outputs] == [
@@ -100,7 +104,7 @@ def test_the_netlist_of_a_board_answers(board: str, tmp_path: Path) -> None:
 
     work = tmp_path / "work"
     work.mkdir()
-    design = design_for(BOARDS[board], manifest)
+    design = design_for(BOARDS[board], manifest, baud)
     shutil.copy(generated / "net.v", work / "network.v")
     (work / "board.v").write_text(design.verilog)
     netlist = synthesize(target, design.top, "network.v board.v", work)
@@ -110,7 +114,8 @@ def test_the_netlist_of_a_board_answers(board: str, tmp_path: Path) -> None:
     (work / "write.ys").write_text(f"read_json {NETLIST}\nwrite_verilog -noattr mapped.v\n")
     assert run_all([yosys_job("write.ys", "write.log", "mapped.v")], work) == [None]
     clock = next(port for port in netlist["modules"][design.top]["ports"] if port.startswith("clk"))
-    (work / "bench.v").write_text(_GSR + bench(design.top, clock, round(design.clock_mhz), requests))
+    talk = list(zip(requests, answers, strict=True))
+    (work / "bench.v").write_text(_GSR + bench(design.top, clock, round(design.clock_mhz * 1e6 / baud), talk))
     made = [simulator, "-g2005", "-DNO_ICE40_DEFAULT_ASSIGNMENTS", f"-I{share() / 'lattice'}", "-o", work / "bench"]
     made += [work / "bench.v", work / "mapped.v", *cell_models(target.family, work)]
     subprocess.run(made, check=True, stdin=subprocess.DEVNULL)
