@@ -97,7 +97,8 @@ def run(bench: Path, netlist: Path, family: str, work: Path) -> str:
     (work / "cells.v").write_text(cell_models(family))
     # Yosys' models of iCE40 give unconnected pins their defaults by means that Icarus does not have.
     options = ["-g2012" if family == "cyclonev" else "-g2005", "-DNO_ICE40_DEFAULT_ASSIGNMENTS"]
-    made = [simulator, *options, f"-I{share() / 'lattice'}", "-s", bench.stem, "-o", work / "bench", bench, netlist, work / "cells.v"]
+    options += [f"-I{share() / 'lattice'}", "-s", bench.stem]
+    made = [simulator, *options, "-o", work / "bench", bench, netlist, work / "cells.v"]
     subprocess.run(made, check=True, stdin=subprocess.DEVNULL)
     done = subprocess.run(
         [vvp, "-n", work / "bench"], cwd=bench.parent, check=True, capture_output=True, text=True,
@@ -107,26 +108,26 @@ def run(bench: Path, netlist: Path, family: str, work: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "device, cell, lanes, units, holds",
+    "device, cell, lanes, units, bits, holds",
     [
-        ("up5k", "lstm", 2, 5, "SB_MAC16"),  # registers inside
-        ("up5k", "rnn", 2, 4, "SB_RAM40_4K"),
-        ("hx8k", "gru", 2, 4, ""),  # multipliers of logic
-        ("ecp5-25k-6", "lstm", 4, 5, "MULT18X18D"),
-        ("ecp5-25k-6", "rnn", 2, 4, "DP16KD"),
-        ("gw1n-9", "gru", 4, 4, "MULT18X18"),
-        ("gw2a-18", "rnn", 2, 4, "SPX9"),
-        ("xc7s15", "lstm", 4, 5, "DSP48E1"),
-        ("xc7s15", "rnn", 2, 4, "RAMB18E1"),
-        ("cyclonev", "gru", 4, 4, "MISTRAL_MUL18X18"),
-        ("cyclonev", "rnn", 8, 16, "MISTRAL_M10K"),
+        ("up5k", "lstm", 2, 5, 6, "SB_MAC16"),  # registers inside
+        ("up5k", "rnn", 2, 4, 6, "SB_RAM40_4K"),
+        ("hx8k", "gru", 2, 4, 6, ""),  # multipliers of logic
+        ("ecp5-25k-6", "lstm", 4, 3, 8, "MULT18X18D"),
+        ("ecp5-25k-6", "rnn", 2, 4, 6, "DP16KD"),
+        ("gw1n-9", "gru", 4, 4, 6, "MULT9X9"),
+        ("gw1n-9", "lstm", 4, 2, 8, "MULT18X18"),
+        ("gw2a-18", "rnn", 2, 4, 6, "SPX9"),
+        ("xc7s15", "lstm", 4, 3, 6, "DSP48E1"),
+        ("xc7s15", "rnn", 2, 4, 6, "RAMB18E1"),
+        ("cyclonev", "lstm", 4, 2, 8, "MISTRAL_MUL18X18"),
+        ("cyclonev", "rnn", 8, 16, 6, "MISTRAL_M10K"),
     ],
 )
 def test_the_netlist_gives_the_golden_integers(
-    device: str, cell: str, lanes: int, units: int, holds: str, tmp_path: Path
+    device: str, cell: str, lanes: int, units: int, bits: int, holds: str, tmp_path: Path
 ) -> None:
     target = TARGETS[device]
-    bits = 8 if "18X18" in holds else 6
     # A sequence of three steps and one of one step are what the bench counts cycles on.
     model, x, lengths = network_of(cell, 3, units, 2, bits=bits, lengths=(3, 1))
     generated, work = tmp_path / "verilog", tmp_path / "work"
