@@ -15,6 +15,7 @@ from hwrnn.quantization import QuantizedModel
 from hwrnn.rtl.bench import bench_files, random_sequences
 from hwrnn.rtl.manifest import manifest_of, model_hash
 from hwrnn.rtl.names import plain_name
+from hwrnn.rtl.network import Network
 from hwrnn.rtl.readme import readme_of
 from hwrnn.rtl.targets import target_named
 from hwrnn.rtl.timing import SHORTEST, Timing
@@ -74,7 +75,8 @@ def generate(
         x = model.quantize_input(x)
     if timing is None:
         timing = SHORTEST if part is None else part.timing
-    emitted = emit(model, default_name(model) if name is None else name, lanes, argmax, timing)
+    network = Network(model, lanes, argmax, timing=timing)
+    emitted = emit(network, default_name(model) if name is None else name)
     manifest = manifest_of(emitted, lanes, part)
     files = {f"{emitted.name}.v": _header(emitted, lanes) + emitted.text}
     files |= bench_files(emitted.network, emitted.name, hwrnn.__version__, x, steps)

@@ -108,7 +108,7 @@ class Network(Part):
         probed: bool = False,
         timing: Timing = SHORTEST,
     ) -> None:
-        self.model, self.argmax, self.timing = model, argmax, timing
+        self.model, self.argmax, self.timing, self.budget = model, argmax, timing, lanes
         stack = model.stack
         budgets = list(lanes) if isinstance(lanes, (list, tuple)) else budgets_of(model, lanes, timing)
         if len(budgets) != len(stack):
@@ -134,6 +134,10 @@ class Network(Part):
         for (k, name), port in self.probes.items():
             ports |= {port: Out(shape(stack[k].formats.values[name])), f"{port}_valid": Out(1)}
         super().__init__(ports)
+
+    def with_probes(self) -> Network:
+        """The same network with probes."""
+        return Network(self.model, self.budget, self.argmax, True, self.timing)
 
     @property
     def outputs_per_vector(self) -> int:

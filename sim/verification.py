@@ -16,6 +16,7 @@ from hwrnn.golden import golden
 from hwrnn.model import Model, check_input
 from hwrnn.quantization import QuantizedModel
 from hwrnn.rtl.network import Network
+from hwrnn.rtl.timing import SHORTEST, Timing
 from hwrnn.sim.amaranth_simulator import run_amaranth
 from hwrnn.sim.comparison import expected_values
 from hwrnn.sim.cxxrtl import compiler_available, run_cxxrtl
@@ -39,6 +40,7 @@ def simulate(
     lanes: Any = 16,
     simulator: str | None = None,
     argmax: bool = False,
+    timing: Timing = SHORTEST,
     input_stall: str = "always",
     output_stall: str = "always",
     count: int | None = None,
@@ -59,6 +61,7 @@ def simulate(
             compiler Amaranth's own simulator with a warning. The last two run the emitted Verilog and compare only
             what leaves its port.
         argmax: whether the hardware returns the index of the largest output.
+        timing: where registers stand, as a target's row has it.
         input_stall, output_stall: one of ``STALLS``.
         count: only the first sequences.
         vcd: a waveform file to write: of the first sequence that differs and the one before it, or of the very first.
@@ -66,7 +69,7 @@ def simulate(
         seed: of the stalls.
         float_model: to compare the outputs with.
         y: labels or targets to score with.
-        network: simulated in place of a new one, with its own lanes and argmax.
+        network: simulated in place of a new one, with its own options; with probes for CXXRTL and Amaranth.
         progress: called with the input elements done and their number.
 
     Raises:
@@ -83,10 +86,10 @@ def simulate(
     name = _chosen(simulator)
     inside = name in ("cxxrtl", "amaranth")
     if network is None:
-        network = Network(model, lanes, argmax, probed=inside)
-    elif not inside:
-        raise UsageError(f"Network must be simulated by cxxrtl or amaranth, not by {name}, which builds its own")
-    run = _runner(name, model, lanes, argmax)
+        network = Network(model, lanes, argmax, probed=inside, timing=timing)
+    elif not inside and network.probes:
+        raise UsageError(f"Network must be made without probes to be simulated by {name}, which cannot look inside")
+    run = _runner(name)
     raw, stalls = model.quantize_input(x), (input_stall, output_stall, seed)
     findings = Findings(model, network)
     steady = input_stall == output_stall == "always"
@@ -104,7 +107,7 @@ def simulate(
         report = findings.report(name, x, lengths, steady, float_model, targets)
         if waveform is not None:
             some = _of_interest(report, len(lengths))
-            shown = network if inside else Network(model, lanes, argmax, probed=True)
+            shown = network if inside else network.with_probes()
             _write_waveform(model, shown, raw[some], lengths[some], stalls, waveform)
     return report
 
@@ -136,14 +139,14 @@ def _chosen(simulator: str | None) -> str:
     return simulator
 
 
-def _runner(name: str, model: QuantizedModel, lanes: Any, argmax: bool) -> Runner:
+def _runner(name: str) -> Runner:
     if name == "cxxrtl":
         return run_cxxrtl
     if name == "amaranth":
         return run_amaranth
     from hwrnn.sim.verilog import run_verilog
 
-    return lambda network, stimulus, progress: run_verilog(model, lanes, argmax, stimulus, name, progress)
+    return lambda network, stimulus, progress: run_verilog(network, stimulus, name, progress)
 
 
 def _parts(network: Network, lengths: np.ndarray) -> Iterator[slice]:

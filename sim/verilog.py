@@ -10,13 +10,12 @@ import tempfile
 import time
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from hwrnn.errors import UsageError
-from hwrnn.quantization import QuantizedModel
 from hwrnn.rtl.axi import padded
+from hwrnn.rtl.network import Network
 from hwrnn.rtl.verilog import emit
 from hwrnn.sim.stimuli import TAIL, Progress, Recording, Stall, Stimulus
 
@@ -28,18 +27,10 @@ _PROGRAMS = {"icarus": ("iverilog", "iverilog"), "verilator": ("verilator", "ver
 _QUIET: dict[str, list[str]] = {"icarus": [], "verilator": ["-Wno-fatal", "-Wno-lint"]}
 
 
-def run_verilog(
-    model: QuantizedModel,
-    lanes: Any,
-    argmax: bool,
-    stimulus: Stimulus,
-    which: str,
-    progress: Progress | None = None,
-) -> Recording:
-    """Run a stimulus on the Verilog that a network emits.
+def run_verilog(network: Network, stimulus: Stimulus, which: str, progress: Progress | None = None) -> Recording:
+    """Run a stimulus on the Verilog that a network emits; probes, if any, are not recorded.
 
     Args:
-        model, lanes, argmax: of the network, as :class:`hwrnn.rtl.Network` takes them.
         which: ``icarus`` or ``verilator``.
         progress: called before and after, since a simulator reports nothing between.
 
@@ -47,15 +38,15 @@ def run_verilog(
         UsageError: another simulator, or one that is not installed.
     """
     program(which)
-    emitted = emit(model, "network", lanes, argmax)
+    emitted = emit(network, "network")
     count = len(stimulus.data)
     if progress is not None:
         progress(0, count)
     with tempfile.TemporaryDirectory(prefix="hwrnn-") as name:
         folder = Path(name)
         (folder / "network.v").write_text(emitted.text)
-        width = padded(emitted.network.input_format.width)
-        form = emitted.network.output_format
+        width = padded(network.input_format.width)
+        form = network.output_format
         (folder / "driver.v").write_text(_driver(stimulus, width, padded(form.width)))
         digits = -(-(width + 1) // 4)
         words = (stimulus.data & ((1 << width) - 1)) | stimulus.last.astype(np.int64) << width

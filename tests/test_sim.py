@@ -112,9 +112,9 @@ def test_long_runs_go_in_parts(monkeypatch):
 def test_simulators_that_run_verilog_compare_the_port(monkeypatch):
     model, x, lengths = network_of("rnn", every_step=True)
 
-    def stand_in(model, lanes, argmax, stimulated, which, progress):
-        assert (lanes, argmax, which) == (5, True, "icarus")
-        return run_amaranth(Network(model, lanes, argmax), stimulated, progress)
+    def stand_in(network, stimulated, which, progress):
+        assert (network.budget, network.argmax, which) == (5, True, "icarus") and not network.probes
+        return run_amaranth(network, stimulated, progress)
 
     monkeypatch.setattr("hwrnn.sim.verilog.run_verilog", stand_in)
     report = simulate(model, x, lengths, lanes=5, argmax=True, simulator="icarus")
@@ -151,10 +151,10 @@ def test_a_float_model_is_not_simulated():
         simulate(model.in_float(), x, lengths)
 
 
-def test_a_network_is_not_simulated_as_verilog():
+def test_probes_are_not_seen_in_verilog():
     model, x, lengths = network_of("rnn")
-    with pytest.raises(UsageError, match=r"^Network must be simulated by cxxrtl or amaranth, not by icarus, which"):
-        simulate(model, x, lengths, network=Network(model), simulator="icarus")
+    with pytest.raises(UsageError, match=r"^Network must be made without probes to be simulated by icarus, which"):
+        simulate(model, x, lengths, network=Network(model, probed=True), simulator="icarus")
 
 
 def test_names():

@@ -46,7 +46,7 @@ def recording_of(design, which, input="always", output="always", argmax=False, l
     raw = model.quantize_input(x)
     network = Network(model, lanes, argmax)
     fed = stimulus(network, raw, lengths, input, output)
-    return network, raw, lengths, fed, run_verilog(model, lanes, argmax, fed, which)
+    return network, raw, lengths, fed, run_verilog(network, fed, which)
 
 
 def check_outputs(network, raw, lengths, recording):
@@ -133,21 +133,23 @@ def test_unknown_bits_are_no_value(monkeypatch):
 @icarus
 def test_progress_is_told_at_both_ends():
     model, x, lengths = network_of("rnn", 2, 3)
-    fed = stimulus(Network(model, 2), model.quantize_input(x), lengths)
+    network = Network(model, 2)
+    fed = stimulus(network, model.quantize_input(x), lengths)
     seen = []
-    run_verilog(model, 2, False, fed, "icarus", lambda *done: seen.append(done))
+    run_verilog(network, fed, "icarus", lambda *done: seen.append(done))
     assert seen == [(0, len(fed.data)), (len(fed.data), len(fed.data))]
 
 
 def test_a_simulator_must_be_known_and_installed(monkeypatch, tmp_path):
     model, x, lengths = network_of("rnn", 2, 3)
-    fed = stimulus(Network(model, 2), model.quantize_input(x), lengths)
+    network = Network(model, 2)
+    fed = stimulus(network, model.quantize_input(x), lengths)
     with pytest.raises(UsageError, match=r"^Verilog simulator must be one of icarus, verilator, not 'vcs'$"):
-        run_verilog(model, 2, False, fed, "vcs")
+        run_verilog(network, fed, "vcs")
     monkeypatch.setenv("PATH", str(tmp_path))
     for which, package in (("icarus", "iverilog"), ("verilator", "verilator")):
         with pytest.raises(UsageError, match=rf"^Program '\w+' must be installed for this: run apt install {package}$"):
-            run_verilog(model, 2, False, fed, which)
+            run_verilog(network, fed, which)
         with pytest.raises(UsageError, match="must be installed"):
             run_bench(tmp_path, which)
 
@@ -155,7 +157,7 @@ def test_a_simulator_must_be_known_and_installed(monkeypatch, tmp_path):
 @pytest.mark.parametrize("design", [*DESIGNS[1:12:3], *DESIGNS[-5:]], ids=named)
 def test_other_tools_find_nothing_to_say(design, tmp_path):
     cell, inputs, units, lanes, options = design
-    text = emit(network_of(cell, inputs, units, **options)[0], "network", lanes).text
+    text = emit(Network(network_of(cell, inputs, units, **options)[0], lanes), "network").text
     (tmp_path / "network.v").write_text(text)
     # Names are plain, and no signal has a reversed or an empty range.
     assert "\\" not in text and not re.search(r"\$(?!signed|finish)", text)
@@ -172,7 +174,7 @@ def test_other_tools_find_nothing_to_say(design, tmp_path):
 
 def test_ports_are_axi_stream():
     model = network_of("gru", 2, 3, bits=6)[0]
-    text = emit(model, "network", 3).text
+    text = emit(Network(model, 3), "network").text
     top = text[: text.index("endmodule")]
     ports = re.findall(r"^  (input|output) (?:\[(\d+):0\] )?(\w+);", top, re.MULTILINE)
     assert ports == [
