@@ -14,6 +14,7 @@ from typing import Any
 from hwrnn.checks import as_integer
 from hwrnn.errors import UsageError
 from hwrnn.files import replace_folder
+from hwrnn.rtl.folding import fold
 from hwrnn.rtl.implementation import Implementation
 from hwrnn.rtl.names import top_name
 from hwrnn.rtl.packing import pack
@@ -133,6 +134,7 @@ def _run(
         return synthesized
     constraints(target, netlist["modules"][name]["ports"], "aclk", work)
     if target.family == "ecp5":
+        fold(netlist, name)
         pack(netlist, name)
         (work / NETLIST).write_text(json.dumps(netlist))
     words = f"place and route, seeds 1 to {seeds}" if seeds > 1 else "place and route"

@@ -17,6 +17,7 @@ import xilinx_cells
 from networks import network_of
 
 from hwrnn.rtl import TARGETS, generate
+from hwrnn.rtl.folding import fold
 from hwrnn.rtl.packing import pack
 from hwrnn.rtl.recipes import FAMILIES, count_cells
 from hwrnn.rtl.synthesis import NETLIST, synthesize
@@ -80,6 +81,7 @@ def mapped(target: Target, folder: Path, work: Path, blocks: bool = False) -> tu
     netlist = synthesize(target, "net", "network.v", work)
     types = dict(count_cells(netlist, "net", FAMILIES[target.family]).types)
     if target.family == "ecp5":
+        assert fold(netlist, "net")
         packed = pack(netlist, "net")
         assert packed.inputs and packed.outputs and packed.pipelines
         assert packed.memories == types.get("DP16KD", 0)
