@@ -1,10 +1,10 @@
 """Logic before an ECP5's carry chains moves into them: an accumulator that takes its bias or its sum needs no LUT more.
 
-Yosys builds ``a + f(...)`` as a chain of CCU2C with a LUT4 for f before each bit. A half of a CCU2C is itself a LUT4 of A,
-B, C and D, whose output decides whether the carry passes or is made anew, and then of A and B alone, by the function's
-four values at C = D = 0 (Lattice TN1267; Yosys' model of CCU2C says the same). With the other summand at A, a function f
-of up to three bits goes into the half if one of its bits, put at B, leaves it 0 while the other two are 0: those four
-values are then A itself, which is what the carry is made of. That holds for a choice between two bits, and for a gate.
+Yosys builds ``a + f(...)`` as a chain of CCU2C with a LUT4 for f before each bit. A half of a CCU2C is itself a LUT4 of
+B, C and D, whose output decides whether the carry passes or is made anew; what it is made of is that function of A and
+B at C = D = 0 (as Yosys' model of the cell has it). With the other summand at A, a function f of up to three bits
+goes into the half if one of its bits, put at B, leaves f at 0 while the other two are 0: the carry is then made of A
+itself. That holds for a choice between two bits, and for a gate.
 """
 
 from __future__ import annotations
