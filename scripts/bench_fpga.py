@@ -129,6 +129,12 @@ def engine_of(cell: str, lanes: int, timing: Timing, size: tuple[int, int] = (IN
     return Engine(quantized(cell, *size).layers[0], lanes, timing=timing)
 
 
+def told(row: list[Any]) -> list[Any]:
+    """A row, printed at once beside the progress: a whole table takes long."""
+    print("bench:", " | ".join(str(cell) for cell in row), file=sys.stderr, flush=True)
+    return row
+
+
 def closing(parts: list[str], seeds: int, tell: Any) -> list[str]:
     """The closing table: the engine alone, and the whole network with head and AXI4-Stream ports."""
     rows = []
@@ -150,10 +156,10 @@ def closing(parts: list[str], seeds: int, tell: Any) -> list[str]:
             share = "-" if bare is None else f"{100 * built.best / bare:.0f} %"
             steps = quantity(built.best * 1e6 / network.cycles_per_step)
             cells, wanted = built.cells, bar if bar and what == "engine" else "-"
-            rows.append(
+            rows.append(told(
                 [f"{name}, {lanes} lanes, {what}", rate, f"{built.median:.1f}", wanted, share, built.luts,
                  cells.flip_flops, cells.multipliers, cells.memories, steps, built.bound]
-            )  # fmt: skip
+            ))  # fmt: skip
     header = ["part", "MHz", "median", "bar", "share of a bare lane", "LUT", "FF", "multipliers", "memories",
               "steps/s", "bound by"]  # fmt: skip
     text = [
@@ -177,7 +183,8 @@ def cost(parts: list[str], seeds: int, tell: Any) -> list[str]:
         for c, cell in enumerate(COST_CELLS):
             for n, lanes in enumerate(COST_LANES):
                 tell(((p * len(COST_CELLS) + c) * len(COST_LANES) + n) / total, f"cost, {name}, {cell}, {lanes} lanes")
-                rows.append([f"{cell}, {lanes} lane{'s' if lanes > 1 else ''}", *cost_row(target, cell, lanes, seeds)])
+                words = f"{cell}, {lanes} lane{'s' if lanes > 1 else ''}"
+                rows.append(told([words, *cost_row(target, cell, lanes, seeds)]))
         header = [target.description, "LUT", "FF", "multipliers", "memories", "MHz", "cycles a step"]
         texts.append(markdown(header, rows))
     intro = (
