@@ -16,6 +16,7 @@ from hwrnn.errors import UsageError
 from hwrnn.files import replace_folder
 from hwrnn.rtl.board import BoardDesign, check_clock, design_for
 from hwrnn.rtl.boards import Board, board_named
+from hwrnn.rtl.folding import fold
 from hwrnn.rtl.implementation import Implementation
 from hwrnn.rtl.names import top_name
 from hwrnn.rtl.packing import pack
@@ -165,6 +166,7 @@ def _run(
     else:
         (work / BOARD_PINS).write_text(design.constraints)
     if target.family == "ecp5":
+        fold(netlist, name)
         pack(netlist, name)
         (work / NETLIST).write_text(json.dumps(netlist))
     words = f"place and route, seeds 1 to {seeds}" if seeds > 1 else "place and route"

@@ -32,6 +32,7 @@ _TERMS = (
     (r"drain_\d+\.(path_|shifted|[a-z]$|[a-z]_)", "element-wise path"),
     (r"drain_\d+\.", "control of the element-wise path"),
     (r"front\.", "issuing of columns"),
+    (r"(^|layer\d+\.)(t\d+|_\d+_)$", "flow control"),  # a part of an expression
     (r"layer\d+\.[a-z]\d*(\.|$)", "old state"),
     (r"vector_|source_", "state memory"),
     (r"unit_", "memory of the cell state"),
@@ -70,6 +71,8 @@ def place_of(cell: str, layers: int = 1) -> str:
     """What stands at a cell, with its layer where there are several."""
     signal = signal_of(cell)
     term = next((term for pattern, term in _TERMS if re.search(pattern, signal)), None)
+    if re.search(r"\$\d+_(MULT\d|SB_MAC16)", cell):  # a block whose registers took the name of the signal away
+        term = "element-wise multiplier" if "drain_" in signal else "multiplier"
     layer = re.search(r"\blayer(\d+)\b", signal)
     where = f" of layer {layer[1]}" if layer and layers > 1 else ""
     return f"{term}{where}" if term else signal
