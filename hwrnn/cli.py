@@ -52,6 +52,10 @@ def _wholes(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(f"must be whole numbers with commas between, not {text!r}") from None
 
 
+def _words(text: str) -> list[str]:
+    return text.split(",")
+
+
 def _data(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data")
     group.add_argument("--data", required=True, metavar="D", help="a built-in name, an .npz or a .csv file")
@@ -114,6 +118,11 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("model", help="a quantized model of hwrnn")
     generate.add_argument("--lanes", type=_whole, default=16, metavar="N", help="budget of multipliers (default 16)")
     generate.add_argument("--target", metavar="T", help="a part: its registers, and what share the design needs")
+    generate.add_argument(
+        "--for", dest="tools", type=_words, action="extend", default=[], metavar="TOOL",
+        help="add a project for vivado, quartus or radiant; again or with commas for several",
+    )  # fmt: skip
+    generate.add_argument("--clock", type=_number, metavar="MHZ", help="of that project (default: the part's goal)")
     generate.add_argument("--argmax", action="store_true", help="return the class instead of the scores")
     generate.add_argument("--name", help="of the Verilog module")
     generate.add_argument("-o", "--output", required=True, metavar="DIR", help="the folder")

@@ -187,7 +187,10 @@ def run_generate(given: Any) -> int:
 
     model = quantized_model(given.model)
     more = {} if given.name is None else {"name": given.name}
-    manifest = generate(model, given.output, lanes=given.lanes, argmax=given.argmax, target=given.target, **more)
+    manifest = generate(
+        model, given.output, lanes=given.lanes, argmax=given.argmax, target=given.target, tools=given.tools,
+        clock=given.clock, **more,
+    )  # fmt: skip
     if given.json:
         report.print_json(manifest)
         return 0
@@ -205,6 +208,7 @@ def generated_table(manifest: dict[str, Any], folder: str) -> str:
         ["multipliers", manifest["multipliers"]],
         ["memory bits", manifest["memory_bits"]],
     ]
+    rows += [[f"{project['title']}", f"{project['command']} ({project['part']})"] for project in manifest["projects"]]
     return report.table(rows)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
@@ -16,6 +17,7 @@ from hwrnn.rtl.bench import bench_files, random_sequences
 from hwrnn.rtl.manifest import manifest_of, model_hash
 from hwrnn.rtl.names import plain_name
 from hwrnn.rtl.network import Network
+from hwrnn.rtl.projects import clock_checked, project_files, tools_named
 from hwrnn.rtl.readme import readme_of
 from hwrnn.rtl.targets import target_named
 from hwrnn.rtl.timing import SHORTEST, Timing
@@ -33,6 +35,8 @@ def generate(
     argmax: bool = False,
     target: str | None = None,
     timing: Timing | None = None,
+    tools: str | Sequence[str] = (),
+    clock: float | None = None,
     samples: Any = None,
     lengths: Any = None,
 ) -> dict[str, Any]:
@@ -50,6 +54,9 @@ def generate(
         target: a part (``hwrnn.rtl.TARGETS``) that the network has to fit. The Verilog runs on any part.
         timing: where registers stand (``hwrnn.rtl.Timing``); where None the target's choice, or without a target the
             shortest pipeline.
+        tools: vendors' tools that the folder gets projects for: some of ``vivado``, ``quartus``, ``radiant``. Each
+            gets a script, the clock's constraint and memory files; see ``hwrnn.rtl.projects``.
+        clock: MHz of that constraint; where None the target's goal, or a figure that suits the tool's own part.
         samples: float (N, T, inputs): the sequences that the bench runs 17 times, so a few; else random ones over
             the whole input format.
         lengths: int (N,) of the samples, each T where None.
@@ -68,6 +75,8 @@ def generate(
     if samples is None and lengths is not None:
         raise UsageError("Lengths must come with samples, not without")
     part = None if target is None else target_named(target)
+    projects = tools_named(tools)
+    clock = clock_checked(clock, projects)
     if samples is None:
         x, steps = random_sequences(model)
     else:
@@ -80,6 +89,8 @@ def generate(
     manifest = manifest_of(emitted, lanes, part)
     files = {f"{emitted.name}.v": _header(emitted, lanes) + emitted.text}
     files |= bench_files(emitted.network, emitted.name, hwrnn.__version__, x, steps)
+    more, manifest["projects"] = project_files(emitted.name, files[f"{emitted.name}.v"], projects, part, clock)
+    files |= more
     files["manifest.json"] = json.dumps(manifest, indent=2) + "\n"
     waivers = (resources.files("hwrnn.rtl") / "verilator.vlt").read_text()
     files["verilator.vlt"] = waivers.replace('-file "*"', f'-file "*{emitted.name}.v"')
