@@ -52,6 +52,10 @@ def _wholes(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(f"must be whole numbers with commas between, not {text!r}") from None
 
 
+def _lanes(text: str) -> int | str:
+    return text if text == "auto" else _whole(text)
+
+
 def _words(text: str) -> list[str]:
     return text.split(",")
 
@@ -116,8 +120,12 @@ def _parser() -> argparse.ArgumentParser:
 
     generate = verb("generate", "write Verilog, manifest and test bench")
     generate.add_argument("model", help="a quantized model of hwrnn")
-    generate.add_argument("--lanes", type=_whole, default=16, metavar="N", help="budget of multipliers (default 16)")
-    generate.add_argument("--target", metavar="T", help="a part: its registers, and what share the design needs")
+    generate.add_argument(
+        "--lanes", type=_lanes, default=16, metavar="N", help="budget of multipliers (default 16); auto: by --target"
+    )
+    generate.add_argument(
+        "--target", "--device", metavar="T", help="a part: its registers, and what share the design needs"
+    )
     generate.add_argument(
         "--for", dest="tools", type=_words, action="extend", default=[], metavar="TOOL",
         help="add a project for vivado, quartus or radiant; again or with commas for several",
@@ -131,7 +139,10 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("model", help="a quantized model of hwrnn")
     _data(simulate)
     simulate.add_argument("--float", metavar="FILE", help="the float model to compare with (default: q's own weights)")
-    simulate.add_argument("--lanes", type=_whole, default=16, metavar="N", help="budget of multipliers (default 16)")
+    simulate.add_argument(
+        "--lanes", type=_lanes, default=16, metavar="N", help="budget of multipliers (default 16); auto: by --target"
+    )
+    simulate.add_argument("--target", "--device", metavar="T", help="simulate what generate makes for this part")
     simulate.add_argument("--simulator", help="cxxrtl, amaranth, icarus or verilator (default cxxrtl)")
     simulate.add_argument("--argmax", action="store_true", help="simulate the head that returns the class")
     simulate.add_argument("--count", type=_whole, metavar="N", help="only the first N sequences")
@@ -144,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     implement.add_argument("folder", metavar="DIR", help="what hwrnn generate wrote")
     implement.add_argument("--device", required=True, metavar="PART", help="up5k, hx8k, ecp5-25k-6, gw1n-9, ...")
     implement.add_argument("--seeds", type=_whole, default=1, metavar="N", help="place and route N times (default 1)")
+    implement.add_argument("--steps", type=_whole, metavar="N", help="of a sequence, to report inferences a second")
 
     inspect = verb("inspect", "what is in a model, or how good an approximation is")
     inspect.add_argument("file", help="a model of hwrnn, or the name of a nonlinearity")

