@@ -210,9 +210,9 @@ def generated_table(manifest: dict[str, Any], folder: str) -> str:
     ]
     if "reason" in manifest["lanes"]:
         rows.insert(2, ["lanes of each layer", ", ".join(map(str, manifest["lanes"]["budgets"]))])
-        rows.insert(3, ["bound by", manifest["lanes"]["reason"]])
-    rows += [[f"{project['title']}", f"{project['command']} ({project['part']})"] for project in manifest["projects"]]
-    return report.table(rows)
+    more = [["bound by", manifest["lanes"]["reason"]]] if "reason" in manifest["lanes"] else []
+    more += [[project["title"], f"{project['command']} ({project['part']})"] for project in manifest["projects"]]
+    return "\n".join([report.table(rows), *(f"{what}: {words}" for what, words in more)])
 
 
 def run_simulate(given: Any) -> int:

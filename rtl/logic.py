@@ -82,7 +82,7 @@ _MODELS = {
         Sizes(engine=74, sums=0.06, hold=2.87, stored=3.18, ram=1),
     ),
     ("cyclonev", False): Model(
-        Sizes(engine=226, sums=2.99, stored=3.42, rom=0.14),
+        Sizes(engine=250, sums=3.3, stored=3.8, rom=0.15),
         Sizes(engine=13, sums=3.39, hold=3.14, stored=6.49, ram=1.23),
     ),
 }
