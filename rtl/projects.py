@@ -2,9 +2,9 @@
 
 Each tool gets a script in its own Tcl that makes a project of the block alone, without pads and pins, and takes it
 through synthesis, placement and routing. Vivado (UG901) and Quartus Prime (Design Recommendations) document that they
-read the contents of a memory by ``$readmemh``, and designs for Radiant rely on it: so ``NAME_vendor.v`` is the same design with the words of its memories in files
-of one word a line. The memory is declared from 0 upwards and its limits are given, because readings of the standard
-differ on where a file begins in a memory declared downwards.
+read the contents of a memory by ``$readmemh``, and designs for Radiant rely on it: so ``NAME_vendor.v`` is the same
+design with the words of its memories in files of one word a line. The memory is declared from 0 upwards and its limits
+are given, because readings of the standard differ on where a file begins in a memory declared downwards.
 """
 
 from __future__ import annotations

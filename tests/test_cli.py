@@ -98,9 +98,8 @@ def test_simulate_gives_the_keys_that_tools_rely_on(folder: Path, capsys: Any) -
 def test_simulate_runs_what_generate_makes_for_a_part(lanes: str, folder: Path, tmp_path: Path, capsys: Any) -> None:
     part = ["--lanes", lanes, "--target", "ecp5-25k-6"]
     made = as_json(capsys, "generate", folder / "q.onnx", *part, "-o", tmp_path / "v")
-    ran = as_json(
-        capsys, "simulate", folder / "q.onnx", *part, "--data", folder / "d.npz", "--count", 3, "--simulator", "amaranth"
-    )
+    more = ["--data", folder / "d.npz", "--count", 3, "--simulator", "amaranth"]
+    ran = as_json(capsys, "simulate", folder / "q.onnx", *part, *more)
     assert ran["mismatches"] == 0 and ran["cycles_per_step"] == made["cycles_per_step"]["value"]
     assert ran["latency"] == made["latency"]["value"]
 
