@@ -123,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument(
         "--lanes", type=_lanes, default=16, metavar="N", help="budget of multipliers (default 16); auto: by --target"
     )
+    generate.add_argument("--channels", type=_whole, default=1, metavar="N", help="sequences in turn (default 1)")
     generate.add_argument(
         "--target", "--device", metavar="T", help="a part: its registers, and what share the design needs"
     )
@@ -142,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument(
         "--lanes", type=_lanes, default=16, metavar="N", help="budget of multipliers (default 16); auto: by --target"
     )
+    simulate.add_argument("--channels", type=_whole, default=1, metavar="N", help="sequences in turn (default 1)")
     simulate.add_argument("--target", "--device", metavar="T", help="simulate what generate makes for this part")
     simulate.add_argument("--simulator", help="cxxrtl, amaranth, icarus or verilator (default cxxrtl)")
     simulate.add_argument("--argmax", action="store_true", help="simulate the head that returns the class")

@@ -188,8 +188,8 @@ def run_generate(given: Any) -> int:
     model = quantized_model(given.model)
     more = {} if given.name is None else {"name": given.name}
     manifest = generate(
-        model, given.output, lanes=given.lanes, argmax=given.argmax, target=given.target, tools=given.tools,
-        clock=given.clock, **more,
+        model, given.output, lanes=given.lanes, argmax=given.argmax, channels=given.channels, target=given.target,
+        tools=given.tools, clock=given.clock, **more,
     )  # fmt: skip
     if given.json:
         report.print_json(manifest)
@@ -203,6 +203,7 @@ def generated_table(manifest: dict[str, Any], folder: str) -> str:
     rows = [
         ["folder", folder],
         ["lanes asked, built", f"{manifest['lanes']['asked']}, {manifest['lanes']['built']}"],
+        ["channels", manifest["channels"]],
         ["cycles a time step", manifest["cycles_per_step"]["value"]],
         ["latency in cycles", manifest["latency"]["value"]],
         ["multipliers", manifest["multipliers"]],
@@ -223,10 +224,11 @@ def run_simulate(given: Any) -> int:
     check_fits(model, data)
     reference = model.in_float() if given.float is None else float_model(given.float)
     part = data.evaluation
-    lanes, timing = _built(model, given.lanes, given.target)
+    lanes, timing = _built(model, given.lanes, given.target, given.channels)
     result = simulate(
         model, part.x, part.lengths, y=part.y, float_model=reference, lanes=lanes, timing=timing,
-        simulator=given.simulator, argmax=given.argmax, count=given.count, input_stall=given.input_stall,
+        simulator=given.simulator, argmax=given.argmax, channels=given.channels, count=given.count,
+        input_stall=given.input_stall,
         output_stall=given.output_stall, vcd=given.vcd, seed=given.seed, progress=report.Progress("simulate"),
     )  # fmt: skip
     if given.json:
@@ -236,7 +238,7 @@ def run_simulate(given: Any) -> int:
     return 1 if result.fault else 0
 
 
-def _built(model: QuantizedModel, lanes: Any, target: str | None) -> tuple[Any, Any]:
+def _built(model: QuantizedModel, lanes: Any, target: str | None, channels: int) -> tuple[Any, Any]:
     """The lanes and the registers that ``generate`` builds for a part."""
     from hwrnn.rtl.balance import lanes_for
     from hwrnn.rtl.targets import target_named
@@ -244,7 +246,8 @@ def _built(model: QuantizedModel, lanes: Any, target: str | None) -> tuple[Any, 
 
     part = None if target is None else target_named(target)
     timing = SHORTEST if part is None else part.timing
-    return (list(lanes_for(model, part, timing).lanes) if lanes == "auto" else lanes), timing
+    chosen = lanes_for(model, part, timing, channels) if lanes == "auto" else None
+    return (lanes if chosen is None else list(chosen.lanes)), timing
 
 
 def run_implement(given: Any) -> int:

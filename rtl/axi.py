@@ -30,6 +30,7 @@ class AxiStreamTop(Part):
         s_axis_tlast: with the last element of a sequence's last vector; ignored with all others.
         m_axis_tdata: the raw output element, sign-extended or zero-extended as its format says.
         m_axis_tlast: with the last element of a sequence's last output vector.
+        m_axis_tid: of a network with several channels: the one whose output it is.
     """
 
     def __init__(self, network: Network) -> None:
@@ -46,6 +47,7 @@ class AxiStreamTop(Part):
                 "m_axis_tvalid": Out(1),
                 "m_axis_tready": In(1),
                 "m_axis_tlast": Out(1),
+                **({"m_axis_tid": Out(range(network.channels))} if network.channels > 1 else {}),
             }
         )
 
@@ -73,4 +75,6 @@ class AxiStreamTop(Part):
             self.m_axis_tvalid.eq(network.o.valid & running),
             network.o.ready.eq(self.m_axis_tready),
         ]
+        if network.channels > 1:
+            m.d.comb += self.m_axis_tid.eq(network.o.payload.channel)
         return m

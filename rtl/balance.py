@@ -117,18 +117,19 @@ class Balance:
         }  # fmt: skip
 
 
-def balance(model: QuantizedModel, target: Target, timing: Timing | None = None) -> Balance:
+def balance(model: QuantizedModel, target: Target, timing: Timing | None = None, channels: int = 1) -> Balance:
     """The lanes of each layer with which a part runs a model fastest.
 
     Args:
         timing: where registers stand; where None the target's choice.
+        channels: independent sequences that take turns.
 
     Raises:
         TooLarge: the part does not hold the model even with the fewest lanes; the text says what is missing.
     """
     timing = target.timing if timing is None else timing
     capacity = capacity_of(target)
-    layers = [_Choices(layer, timing, target) for layer in model.stack]
+    layers = [_Choices(layer, timing, target, channels) for layer in model.stack]
     # A head that works once a sequence does not bound the rate of the steps, but keeps up with it where it can.
     bounding = layers if model.every_step or model.head is None else layers[:-1]
     least = max(choices.fastest for choices in bounding)
@@ -136,7 +137,7 @@ def balance(model: QuantizedModel, target: Target, timing: Timing | None = None)
     refused: tuple[int, Needs] | None = None
     for interval in intervals:
         lanes = tuple(choices.fewest(max(interval, choices.fastest)) for choices in layers)
-        schedules = [schedule_of(layer, n, timing) for layer, n in zip(model.stack, lanes, strict=True)]
+        schedules = [schedule_of(layer, n, timing, channels) for layer, n in zip(model.stack, lanes, strict=True)]
         needs = needs_of(model.stack, schedules, timing, target)
         if needs.within(capacity):
             taken = tuple(schedule.cycles_per_step for schedule in schedules)
@@ -155,7 +156,7 @@ def balance(model: QuantizedModel, target: Target, timing: Timing | None = None)
     )
 
 
-def lanes_for(model: QuantizedModel, target: Target | None, timing: Timing) -> Balance:
+def lanes_for(model: QuantizedModel, target: Target | None, timing: Timing, channels: int = 1) -> Balance:
     """The balance that ``lanes="auto"`` asks for.
 
     Raises:
@@ -163,7 +164,7 @@ def lanes_for(model: QuantizedModel, target: Target | None, timing: Timing) -> B
     """
     if target is None:
         raise UsageError("Lanes must be a number where no target is given, not 'auto': name the part")
-    return balance(model, target, timing)
+    return balance(model, target, timing, channels)
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,7 @@ class _Choices:
     layer: QuantizedLayer
     timing: Timing
     target: Target
+    channels: int
 
     @cached_property
     def cycles(self) -> dict[int, int]:
@@ -182,7 +184,7 @@ class _Choices:
         possible = 2 * self.target.multipliers or self.target.luts // 20
         found: dict[int, int] = {}
         for lanes in range(1, useful + 1):
-            cycles = schedule_of(self.layer, lanes, self.timing).cycles_per_step
+            cycles = schedule_of(self.layer, lanes, self.timing, self.channels).cycles_per_step
             beyond = lanes > possible and cycles < min(found.values())
             found[lanes] = cycles
             if beyond:

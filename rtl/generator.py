@@ -35,6 +35,7 @@ def generate(
     lanes: Any = 16,
     name: str | None = None,
     argmax: bool = False,
+    channels: Any = 1,
     target: str | None = None,
     timing: Timing | None = None,
     tools: str | Sequence[str] = (),
@@ -54,6 +55,7 @@ def generate(
             with which the target is fastest (:mod:`hwrnn.rtl.balance`).
         name: of the Verilog top; by default made of the cell and the sizes.
         argmax: whether the index of the largest output leaves instead of the outputs; for classification.
+        channels: independent sequences that take turns, as :class:`hwrnn.rtl.Network` takes them.
         target: a part (``hwrnn.rtl.TARGETS``) that the network has to fit. The Verilog runs on any part.
         timing: where registers stand (``hwrnn.rtl.Timing``); where None the target's choice, or without a target the
             shortest pipeline.
@@ -87,9 +89,9 @@ def generate(
         x = model.quantize_input(x)
     if timing is None:
         timing = SHORTEST if part is None else part.timing
-    chosen = lanes_for(model, part, timing) if isinstance(lanes, str) and lanes == "auto" else None
+    chosen = lanes_for(model, part, timing, channels) if isinstance(lanes, str) and lanes == "auto" else None
     built = lanes if chosen is None else list(chosen.lanes)
-    network = Network(model, built, argmax, timing=timing)
+    network = Network(model, built, argmax, timing=timing, channels=channels)
     emitted = emit(network, default_name(model) if name is None else name)
     manifest = manifest_of(emitted, lanes, part, chosen)
     files = {f"{emitted.name}.v": _header(emitted, built) + emitted.text}
@@ -120,6 +122,7 @@ def default_name(model: QuantizedModel) -> str:
 def _header(emitted: Emitted, lanes: Any) -> str:
     network, tools = emitted.network, emitted.tools
     options = f"lanes={lanes!r}, name={emitted.name!r}" + (", argmax=True" if network.argmax else "")
+    options += f", channels={network.channels}" if network.channels > 1 else ""
     options += f", timing=hwrnn.rtl.{network.timing}" if network.timing != SHORTEST else ""
     cells = ", then ".join(f"{e.layer.cell.name} {e.layer.inputs}x{e.layer.units}" for e in network.engines)
     writers = f"hwrnn {hwrnn.__version__} (Amaranth {tools['amaranth']}, Yosys {tools['yosys']})"

@@ -112,4 +112,13 @@ def logic_of(layer: QuantizedLayer, schedule: Schedule, timing: Timing, target: 
     soft = timing.tree or not target.multipliers
     model = _MODELS.get((target.family, soft), _MODELS["ice40", True])
     sizes = _sizes_of(layer, schedule, timing, target)
-    return model.luts.times(sizes), model.flip_flops.times(sizes)
+    turns = _turns(schedule)
+    return model.luts.times(sizes) + turns, model.flip_flops.times(sizes) + turns
+
+
+def _turns(schedule: Schedule) -> int:
+    """Bits that tell channels apart: in each slot of the input, along the path, and whose sequence begins."""
+    if schedule.channels == 1:
+        return 0
+    tag = (schedule.channels - 1).bit_length()
+    return schedule.channels + tag * (schedule.slots + schedule.mac + sum(schedule.depths))

@@ -9,8 +9,10 @@ from math import ceil
 
 from hwrnn.quantization import QuantizedLayer
 from hwrnn.rtl.elementwise import ElementWise, gate_interval
+from hwrnn.rtl.inputs import address_bits
 from hwrnn.rtl.lanes import factors
 from hwrnn.rtl.numbers import shape_of
+from hwrnn.rtl.ports import element
 from hwrnn.rtl.schedule import Schedule
 from hwrnn.rtl.targets import Target
 from hwrnn.rtl.timing import Timing
@@ -67,19 +69,20 @@ def sum_width(layer: QuantizedLayer) -> int:
 
 def layer_memories(layer: QuantizedLayer, schedule: Schedule) -> Iterator[MemoryShape]:
     """The memories of a layer's engine: weights, biases, inputs, state vectors, values by unit, output buffer."""
-    values, lanes, lines = layer.formats.values, schedule.lanes, trace(layer.cell)
+    values, lanes, lines, channels = layer.formats.values, schedule.lanes, trace(layer.cell), schedule.channels
     yield MemoryShape(max(schedule.words, 2), lanes * factors(layer)[0].width, True)
     biases = sum(p.groups * p.passes * p.segments for p in schedule.phases)
     yield MemoryShape(max(biases, 2), lanes * sum_width(layer), True)
-    yield MemoryShape(2 << _bits(layer.inputs), values["x"].width, False)
+    yield MemoryShape(schedule.slots << address_bits(layer.inputs), values["x"].width, False)
     for name in layer.cell.operands:
         if name != "x":
-            depth = (1 + (name in layer.cell.states)) << _bits(layer.units)
+            depth = (1 + (name in layer.cell.states)) * channels << address_bits(layer.units)
             yield MemoryShape(max(depth, 2), values[name].width, False)
     phases = range(len(layer.cell.phases))
+    depth = layer.units if channels == 1 else channels << address_bits(layer.units)
     for name in dict.fromkeys(n for k in phases for n in (*lines.olds_of(k), *lines.crossing(k))):
-        yield MemoryShape(max(layer.units, 2), values[name].width, False)
-    yield MemoryShape(max(schedule.buffer, 3) - 1, layer.output.width + 1, False)
+        yield MemoryShape(max(depth, 2), values[name].width, False)
+    yield MemoryShape(max(schedule.buffer, 3) - 1, element(layer.output, channels).size, False)
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,3 @@ def memory_place(memory: MemoryShape, family: str) -> tuple[Fraction, int, int]:
         if cost < cheapest:
             place = Fraction(0), number, 0
     return place
-
-
-def _bits(size: int) -> int:
-    return max(size - 1, 0).bit_length()

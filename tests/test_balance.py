@@ -105,6 +105,18 @@ def test_another_timing_is_taken():
     assert balance(model, TARGETS["ecp5-25k-6"], Timing(tree=True)).needs.multipliers == 0
 
 
+def test_channels_are_counted():
+    model, target = model_of("lstm"), TARGETS["ecp5-25k-6"]
+    alone, many = (balance(model, target, channels=channels) for channels in (1, 64))
+    pairs = zip(model.stack, many.lanes, strict=True)
+    assert many.intervals == tuple(schedule_of(*pair, target.timing, 64).cycles_per_step for pair in pairs)
+    # A state that drains behind other channels' work is not waited for; 64 of them take memory and flip-flops.
+    assert max(many.intervals[:-1]) <= max(alone.intervals[:-1])
+    schedules = [schedule_of(*pair, target.timing) for pair in zip(model.stack, many.lanes, strict=True)]
+    less = needs_of(model.stack, schedules, target.timing, target)
+    assert many.needs.flip_flops > less.flip_flops and many.needs.block_memory + many.needs.logic > less.logic
+
+
 def test_what_no_number_of_lanes_makes_fit():
     large = network_of("lstm", 64, 256, lengths=(1,))[0]
     with pytest.raises(TooLarge) as caught:
@@ -140,10 +152,11 @@ def test_a_memory_has_its_place(family, memory, place):
     assert memory_place(memory, family) == place
 
 
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("what", STACKS)
-def test_memories_have_the_bits_of_the_engine(what):
+def test_memories_have_the_bits_of_the_engine(what, channels):
     """The same memories as the engine's, whose banks and buffers have whole powers of two here."""
-    for engine in Network(model_of(what), 5).engines:
+    for engine in Network(model_of(what), 5, channels=channels).engines:
         bits = sum(memory.bits for memory in layer_memories(engine.layer, engine.schedule))
         roms = sum(memory.bits for memory in layer_memories(engine.layer, engine.schedule) if memory.rom)
         assert engine.memory_bits <= bits + engine.output_format.width + 1 and bits <= 2 * engine.memory_bits
@@ -178,11 +191,11 @@ def test_generate_asks_for_a_part_and_says_what_bounds(tmp_path, capsys):
 
 @pytest.mark.fpga
 @pytest.mark.parametrize("name", ["up5k", "hx8k", "ecp5-25k-6", "gw1n-9", "xc7s15", "cyclonev"])
-@pytest.mark.parametrize("what", ["lstm", "gru of every step"])
-def test_counts_are_those_of_yosys_and_the_logic_errs_upwards(what, name, tmp_path):
+@pytest.mark.parametrize(("what", "channels"), [("lstm", 1), ("gru of every step", 1), ("lstm", 5)])
+def test_counts_are_those_of_yosys_and_the_logic_errs_upwards(what, channels, name, tmp_path):
     needs(name)
     model, target = model_of(what), TARGETS[name]
-    network = Network(model, [5, 4, 2], timing=target.timing)
+    network = Network(model, [5, 4, 2], timing=target.timing, channels=channels)
     (tmp_path / "network.v").write_text(emit(network, "net").text)
     cells = count_cells(synthesize(target, "net", "network.v", tmp_path), "net", FAMILIES[target.family])
     need = needs_of(model.stack, [engine.schedule for engine in network.engines], target.timing, target)
