@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
 from math import ceil
 from typing import Any
 
@@ -99,7 +98,7 @@ def manifest_of(emitted: Emitted, lanes: Any, target: Target | None, chosen: Bal
             "built": network.lanes,
             **({} if chosen is None else chosen.to_json()),
         },
-        "timing": asdict(network.timing),
+        "timing": network.timing.to_json(),
         "channels": network.channels,
         "cycles_per_step": {"value": network.cycles_per_step, "formula": _rate(network)},
         "latency": {"value": network.latency, "formula": _latency(network)},
@@ -167,6 +166,7 @@ def _layer(engine: Engine) -> dict[str, Any]:
         "latency": {"value": engine.latency, "formula": _engine_latency(engine)},
         "multiplications": layer.multiplications,
         "multipliers": engine.multipliers,
+        "products_per_lane_multiplier_and_cycle": engine.products_per_multiplier,
         "accumulator_bits": engine.lanes.sum_shape.width,
         "memory_bits": engine.memory_bits,
     }
@@ -238,7 +238,7 @@ def _on(target: Target, network: Network) -> dict[str, Any]:
     row = {
         "name": target.name, "family": target.family, "description": target.description,
         "multipliers": target.multipliers, "multiplier": list(target.multiplier),
-        "memory_blocks": target.memory_blocks, "block_bits": target.block_bits, "timing": asdict(target.timing),
+        "memory_blocks": target.memory_blocks, "block_bits": target.block_bits, "timing": target.timing.to_json(),
     }  # fmt: skip
     used = {"multipliers": blocks, "memory_bits": bits}
     share = {"multipliers": blocks / target.multipliers if target.multipliers else None,

@@ -30,8 +30,12 @@ def multiplier_blocks(layer: QuantizedLayer, schedule: Schedule, timing: Timing,
     if timing.tree or not target.multipliers:
         return Fraction(0)
     weight, operand = factors(layer)
-    lane = (weight.width, operand.width + (not operand.signed))
-    widths = [(lane, schedule.lanes), *((pair, 1) for pair in products_of(layer, timing))]
+    a, b = weight.width, operand.width + (not operand.signed)
+    shared = timing.sharing(weight, operand)
+    # Of a packed multiplier, one factor holds the weights of two lanes.
+    lane = (2 * a + b + 1, b) if shared == "packed" else (a, b)
+    number = ceil(schedule.lanes / 2) if shared else schedule.lanes
+    widths = [(lane, number), *((pair, 1) for pair in products_of(layer, timing))]
     return sum((number * _blocks(pair, target) for pair, number in widths), Fraction(0))
 
 
