@@ -113,7 +113,7 @@ def test_the_pins_of_a_part_are_as_many_as_it_says(device: str, tmp_path: Path) 
             with pytest.raises((UsageError, ToolError), match=r"io'"):
                 place(target, NETLIST, tmp_path, [1])
         elif target.family == "gowin":  # it routes, and has no timing of plain flip-flops
-            with pytest.raises(ToolError, match="^nextpnr reported no clock rate$"):
+            with pytest.raises(ToolError, match=r"^nextpnr reported no clock rate$"):
                 place(target, NETLIST, tmp_path, [1])
         else:
             assert place(target, NETLIST, tmp_path, [1])[0].fmax_mhz > 20
