@@ -169,7 +169,7 @@ def test_inferences_a_second() -> None:
                    "latency": {"value": 90}, "layers": layers, "every_step": every, "lanes": {"built": 3}}  # fmt: skip
         seed = Placed(1, 100.0, 0, {}, [], "")
         cells = Cells(1, 1, 1, 1)
-        return Implementation(TARGETS["up5k"], network, cells, 1, 1, (seed,), None, None, "", {}, steps)
+        return Implementation(TARGETS["up5k"], network, cells, 1, 1, (seed,), None, None, "", {}, steps=steps)
 
     alone = made(None)
     assert alone.to_json()["inferences_per_second"] is None and "inference" not in alone.table()
