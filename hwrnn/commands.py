@@ -256,8 +256,8 @@ def run_implement(given: Any) -> int:
     from hwrnn.rtl.flow import implement
 
     result = implement(
-        given.folder, given.device, board=given.board, baud=given.baud, seeds=given.seeds,
-        steps=given.steps, progress=report.Progress("implement"),
+        given.folder, given.device, board=given.board, baud=given.baud, seeds=given.seeds, steps=given.steps,
+        progress=report.Progress("implement"),
     )  # fmt: skip
     if given.json:
         report.print_json(result.to_json())

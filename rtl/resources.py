@@ -10,7 +10,7 @@ from math import ceil
 from hwrnn.quantization import QuantizedLayer
 from hwrnn.rtl.elementwise import ElementWise, gate_interval
 from hwrnn.rtl.inputs import address_bits
-from hwrnn.rtl.lanes import factors
+from hwrnn.rtl.lanes import factors, multipliers_of
 from hwrnn.rtl.numbers import shape_of
 from hwrnn.rtl.ports import element
 from hwrnn.rtl.schedule import Schedule
@@ -29,13 +29,8 @@ def multiplier_blocks(layer: QuantizedLayer, schedule: Schedule, timing: Timing,
     """Multiplier blocks of a part that a layer takes, element-wise products included: the one place that counts."""
     if timing.tree or not target.multipliers:
         return Fraction(0)
-    weight, operand = factors(layer)
-    a, b = weight.width, operand.width + (not operand.signed)
-    shared = timing.sharing(weight, operand)
-    # Of a packed multiplier, one factor holds the weights of two lanes.
-    lane = (2 * a + b + 1, b) if shared == "packed" else (a, b)
-    number = ceil(schedule.lanes / 2) if shared else schedule.lanes
-    widths = [(lane, number), *((pair, 1) for pair in products_of(layer, timing))]
+    count, lane = multipliers_of(layer, schedule, timing)
+    widths = [(lane, count), *((pair, 1) for pair in products_of(layer, timing))]
     return sum((number * _blocks(pair, target) for pair, number in widths), Fraction(0))
 
 
