@@ -1,0 +1,222 @@
+"""The load port: frames come in byte by byte, and a word is written once its frame has proved right.
+
+A begin frame holds the network's input, an end frame releases it; between them every word of every memory has to come,
+in order. So no sequence ever meets weights of two models, and a frame that is wrong in anything changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data, stream
+from amaranth.lib.wiring import In, Out
+
+from hwrnn.fixed import Format
+from hwrnn.rtl.frames import BEGIN, END, VERSION, WORD
+from hwrnn.rtl.ports import Part, element
+
+__all__ = ["BYTES", "Gate", "Loader"]
+
+#: The payload of the load port.
+BYTES = data.StructLayout({"data": 8, "last": 1})
+
+_POLYNOMIAL = 0xEDB88320  # of CRC-32 (IEEE 802.3), lowest power first
+_RIGHT = 0xDEBB20E3  # what the register holds after a message and its own checksum
+_ONES = (1 << 32) - 1
+_BEGIN_LENGTH, _WORD_EXTRA, _END_LENGTH = 1 + 1 + 4 + 4, 1 + 1 + 3 + 4, 1 + 4
+
+
+def _crc(register: int, byte: int) -> int:
+    """One byte through the register."""
+    register ^= byte
+    for _ in range(8):
+        register = register >> 1 ^ (_POLYNOMIAL if register & 1 else 0)
+    return register
+
+
+def _crc_gates(register: Value, byte: Value) -> Value:
+    """The same as gates: it is linear, so what each bit alone gives tells which bits meet in an exclusive or."""
+    inputs = [*register, *byte]
+    alone = [_crc(1 << k, 0) for k in range(32)] + [_crc(0, 1 << k) for k in range(8)]
+    return Cat(Cat(bit for bit, given in zip(inputs, alone, strict=True) if given >> k & 1).xor() for k in range(32))
+
+
+class Loader(Part):
+    """Takes frames, writes words, and answers each frame with a byte.
+
+    Args:
+        identity: four bytes that a begin frame has to name.
+        memories: ``(depth, width)`` of each, in the order in which their words come.
+        empty: whether there are no weights at first, so that the network is held until some have been loaded.
+
+    Ports:
+        i: stream of bytes; ``last`` with the last of a frame.
+        o: stream of answers, see ``hwrnn.rtl.frames``; that to a begin frame comes once the network has come to rest.
+        held: the network may begin no sequence. A reset leaves it as it is, for it leaves the memories as they are.
+        drained: no sequence is on its way.
+        write: one bit for each memory.
+        address, word: of what is written.
+    """
+
+    def __init__(self, identity: bytes, memories: Sequence[tuple[int, int]], empty: bool = False) -> None:
+        self.identity, self.memories, self.empty = identity, list(memories), empty
+        deepest, widest = (max(sizes) for sizes in zip(*memories, strict=True))
+        super().__init__(
+            {
+                "i": In(stream.Signature(BYTES)),
+                "o": Out(stream.Signature(8)),
+                "held": Out(1, init=int(empty)),
+                "drained": In(1),
+                "write": Out(len(self.memories)),
+                "address": Out(range(max(deepest, 2))),
+                "word": Out(widest),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        """A state for the bytes of a frame, and some for its verdict."""
+        m = Module()
+        lengths = [_WORD_EXTRA + -(-width // 8) for _, width in self.memories]
+        longest = max(*lengths, _BEGIN_LENGTH)
+        held = Signal(init=int(self.empty), name="holds", reset_less=True)
+        loading, complete = Signal(name="loading"), Signal(name="complete")
+        target = Signal(range(max(len(lengths), 2)), name="target")
+        at = Signal(range(longest + 2), name="at")
+        names = ("is_begin", "is_word", "is_end", "astray", "fresh", "ends", "accepted")
+        is_begin, is_word, is_end, astray, fresh, ends, accepted = (Signal(name=name) for name in names)
+        byte, reason = Signal(8, name="byte"), Signal(2, name="reason")
+        crc, chain = Signal(32, name="crc"), Signal(32, name="chain")
+        # A frame's last bytes; a word and its checksum stand at the top in the end.
+        tail = Signal(len(self.word) // -8 * -8 + 32, name="tail", reset_less=True)
+        m.d.comb += self.held.eq(held)
+        for k, (_, width) in enumerate(self.memories):
+            with m.If(target == k):
+                start = len(tail) - 32 - -(-width // 8) * 8
+                m.d.comb += self.word.eq(tail[start : start + width])
+
+        # The byte before this cycle.
+        expected = Signal(8, name="expected")
+        address = Cat(self.address, Const(0, 24 - len(self.address)))
+        named = Array([Const(VERSION, 8), *(Const(value, 8) for value in self.identity)])
+        placed = Array([Cat(target, Const(0, 8 - len(target))), *(address.word_select(k, 8) for k in range(3))])
+        field = Signal(range(8), name="field")
+        m.d.comb += field.eq(at - 1)
+        m.d.comb += expected.eq(Mux(is_begin, named[field], placed[field]))
+        header = ((at != 0) & is_begin & (at <= 5)) | ((at != 0) & is_word & (at <= 4))
+        first = at == 0
+        register = Signal(32, name="register")
+        opening = Signal(name="opening")
+        m.d.comb += opening.eq(byte == BEGIN)
+        m.d.comb += register.eq(Mux(first, Mux(opening, Const(_ONES, 32), ~chain), crc))
+        m.d.sync += fresh.eq(0)
+        with m.If(fresh):
+            m.d.sync += [tail.eq(Cat(tail[8:], byte)), crc.eq(_crc_gates(register, byte))]
+            with m.If(at <= longest):
+                m.d.sync += at.eq(at + 1)
+            with m.If(first):
+                m.d.sync += [is_begin.eq(opening), is_word.eq(byte == WORD), is_end.eq(byte == END)]
+            with m.If(header & (byte != expected)):
+                m.d.sync += astray.eq(1)
+
+        length = Signal(range(longest + 1), name="length")
+        in_place = Signal(name="in_place")
+        m.d.comb += length.eq(Mux(is_begin, _BEGIN_LENGTH, Mux(is_end, _END_LENGTH, Array(lengths)[target])))
+        m.d.comb += in_place.eq(~astray & (is_begin | (loading & Mux(is_end, complete, ~complete))))
+        with m.FSM(name="state"):
+            with m.State("BYTES"):
+                m.d.comb += self.i.ready.eq(1)
+                m.d.sync += [fresh.eq(self.i.valid), byte.eq(self.i.payload.data)]
+                with m.If(self.i.valid & self.i.payload.last):
+                    m.next = "LAST"
+            with m.State("LAST"):  # the last byte is being taken in
+                m.next = "JUDGE"
+            with m.State("JUDGE"):
+                with m.If((at != length) | ~(is_begin | is_word | is_end)):
+                    m.d.sync += reason.eq(1)
+                with m.Elif(~in_place):
+                    m.d.sync += reason.eq(2)
+                with m.Elif(crc != _RIGHT):
+                    m.d.sync += reason.eq(3)
+                with m.Else():
+                    m.d.sync += [reason.eq(0), accepted.eq(1)]
+                m.next = "ACT"
+            with m.State("ACT"):
+                m.next = "ANSWER"
+                with m.If(accepted):
+                    m.d.sync += chain.eq(tail[-32:])
+                    with m.If(is_begin):
+                        m.d.sync += [held.eq(1), loading.eq(1), complete.eq(0), target.eq(0), self.address.eq(0)]
+                        m.next = "REST"
+                    with m.Elif(is_end):
+                        m.d.sync += [held.eq(0), loading.eq(0)]
+                    with m.Else():
+                        m.d.comb += self.write.eq(1 << target)
+                        self._advance(m, target, complete)
+            with m.State("REST"):
+                with m.If(self.drained):
+                    m.next = "ANSWER"
+            with m.State("ANSWER"):
+                m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(Cat(reason, Const(0, 5), held))]
+                with m.If(self.o.ready):
+                    m.d.sync += [at.eq(0), astray.eq(0), accepted.eq(0)]
+                    m.next = "BYTES"
+        return m
+
+    def _advance(self, m: Module, target: Signal, complete: Signal) -> None:
+        """To the next word, or past the last."""
+        m.d.sync += self.address.eq(self.address + 1)
+        with m.Switch(target):
+            for k, (depth, _) in enumerate(self.memories):
+                with m.Case(k), m.If(self.address == depth - 1):
+                    m.d.sync += self.address.eq(0)
+                    m.d.sync += complete.eq(1) if k + 1 == len(self.memories) else target.eq(k + 1)
+
+
+class Gate(Part):
+    """Lets sequences in, or holds the next one back, and knows when all have left; it adds no cycle.
+
+    Args:
+        form: of the elements.
+        inputs: elements of a vector.
+        most: sequences that can be on their way at a time.
+
+    Ports:
+        i, o: the stream before and behind.
+        hold: no sequence may begin; one that has begun goes on.
+        left: the last output element of a sequence is taken.
+        drained: it holds, and every sequence has left.
+    """
+
+    def __init__(self, form: Format, inputs: int, most: int) -> None:
+        self.inputs, self.most = inputs, most
+        super().__init__(
+            {
+                "i": In(stream.Signature(element(form))),
+                "o": Out(stream.Signature(element(form))),
+                "hold": In(1),
+                "left": In(1),
+                "drained": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        """Count elements of a vector, and sequences."""
+        m = Module()
+        count = Signal(range(max(self.inputs, 2)), name="count")
+        inside = Signal(name="inside")  # a sequence has begun and not ended
+        pending = Signal(range(self.most + 1), name="pending")
+        open_, moved = Signal(name="open"), Signal(name="moved")
+        m.d.comb += [
+            open_.eq(inside | ~self.hold),
+            self.o.payload.eq(self.i.payload),
+            self.o.valid.eq(self.i.valid & open_),
+            self.i.ready.eq(self.o.ready & open_),
+            moved.eq(self.o.valid & self.o.ready),
+        ]
+        with m.If(moved):
+            ends = count == self.inputs - 1
+            m.d.sync += [count.eq(Mux(ends, 0, count + 1)), inside.eq(~(ends & self.i.payload.last))]
+        m.d.sync += pending.eq(pending + (moved & ~inside) - self.left)
+        m.d.sync += self.drained.eq(self.hold & ~inside & (pending == 0))
+        return m
