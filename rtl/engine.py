@@ -51,6 +51,7 @@ class Engine(Part):
         probed: whether every stored value gets ports ``probe_NAME`` and ``probe_NAME_valid`` (a pre-activation's name
             is ``a_GATE``); values appear in the order of steps and units.
         timing: where registers stand; values and their order do not depend on it.
+        weights: what memories they get, of ``hwrnn.rtl.weights.WEIGHTS``.
 
     Ports:
         i: stream of input elements, ``last`` with the last element of a sequence's last vector.
@@ -67,10 +68,11 @@ class Engine(Part):
         every_step: bool = True,
         probed: bool = False,
         timing: Timing = SHORTEST,
+        weights: str = "auto",
     ) -> None:
         self.layer, self.every_step, self.timing = layer, every_step, timing
         self.schedule = schedule_of(layer, lanes, timing)
-        self.lanes = Lanes(layer, self.schedule, timing)
+        self.lanes = Lanes(layer, self.schedule, timing, weights)
         self.drains = tuple(Drain(layer, k, p, self.lanes) for k, p in enumerate(self.schedule.phases))
         lines = trace(layer.cell)
         self.input_format, self.output_format = layer.formats.values["x"], layer.output

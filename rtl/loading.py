@@ -55,7 +55,7 @@ class Loader(Part):
         o: stream of answers, see ``hwrnn.rtl.frames``; that to a begin frame comes once the network has come to rest.
         held: the network may begin no sequence. A reset leaves it as it is, for it leaves the memories as they are.
         drained: no sequence is on its way.
-        write: one bit for each memory.
+        write_K: memory K takes the word.
         address, word: of what is written.
     """
 
@@ -68,7 +68,7 @@ class Loader(Part):
                 "o": Out(stream.Signature(8)),
                 "held": Out(1, init=int(empty)),
                 "drained": In(1),
-                "write": Out(len(self.memories)),
+                **{f"write_{k}": Out(1) for k in range(len(self.memories))},
                 "address": Out(range(max(deepest, 2))),
                 "word": Out(widest),
             }
@@ -85,7 +85,7 @@ class Loader(Part):
         at = Signal(range(longest + 2), name="at")
         names = ("is_begin", "is_word", "is_end", "astray", "fresh", "ends", "accepted")
         is_begin, is_word, is_end, astray, fresh, ends, accepted = (Signal(name=name) for name in names)
-        byte, reason = Signal(8, name="byte"), Signal(2, name="reason")
+        byte, reason = Signal(8, name="taken"), Signal(2, name="reason")
         crc, chain = Signal(32, name="crc"), Signal(32, name="chain")
         # A frame's last bytes; a word and its checksum stand at the top in the end.
         tail = Signal(len(self.word) // -8 * -8 + 32, name="tail", reset_less=True)
@@ -151,7 +151,7 @@ class Loader(Part):
                     with m.Elif(is_end):
                         m.d.sync += [held.eq(0), loading.eq(0)]
                     with m.Else():
-                        m.d.comb += self.write.eq(1 << target)
+                        m.d.comb += [getattr(self, f"write_{k}").eq(target == k) for k in range(len(self.memories))]
                         self._advance(m, target, complete)
             with m.State("REST"):
                 with m.If(self.drained):

@@ -12,8 +12,12 @@ from hwrnn.errors import UsageError
 from hwrnn.fixed import Format, bits_for
 from hwrnn.quantization import QuantizedLayer, QuantizedModel
 from hwrnn.rtl.engine import Engine, schedule_of
+from hwrnn.rtl.frames import contents, identity_of
+from hwrnn.rtl.lanes import factors
+from hwrnn.rtl.loading import BYTES, Gate, Loader
 from hwrnn.rtl.ports import Part, element, shape
 from hwrnn.rtl.timing import SHORTEST, Timing
+from hwrnn.rtl.weights import AnyWeights, check_weights, is_loadable, sprams_of
 
 __all__ = ["ArgMax", "Network"]
 
@@ -91,13 +95,17 @@ class Network(Part):
         argmax: whether the index of the largest output leaves instead of the outputs (classification).
         probed: whether every stored value gets ports; see ``probes``.
         timing: where registers stand in every engine.
+        weights: ``auto`` leaves the choice of the memories to the tools, ``block`` and ``distributed`` make it;
+            ``loadable`` adds a load port, ``spram`` too, and keeps weights in memories without initial content.
 
     Ports:
         i: stream of input elements; ``last`` with the last element of a sequence's last vector.
         o: stream of output elements (or indices), likewise.
+        load, answer, held: of loadable weights: a stream of bytes (``hwrnn.rtl.frames``) with ``last`` on each frame's
+            last one, a stream of a byte for each frame, and whether the network waits for weights.
 
     Raises:
-        UsageError: a budget below 1, or not one for each layer.
+        UsageError: a budget below 1, or not one for each layer; an unknown choice of weights, or too many for SPRAM.
     """
 
     def __init__(
@@ -107,17 +115,26 @@ class Network(Part):
         argmax: bool = False,
         probed: bool = False,
         timing: Timing = SHORTEST,
+        weights: str = "auto",
     ) -> None:
         self.model, self.argmax, self.timing, self.budget = model, argmax, timing, lanes
-        stack = model.stack
+        self.weights, self.loadable = check_weights(weights), is_loadable(weights)
+        stack = [AnyWeights.of(layer) for layer in model.stack] if self.loadable else model.stack
         budgets = list(lanes) if isinstance(lanes, (list, tuple)) else budgets_of(model, lanes, timing)
         if len(budgets) != len(stack):
             raise UsageError(f"Lanes must be given once or for each of {len(stack)} layers, not {len(budgets)} times")
         recurrent = len(model.layers)
+        choices = [weights] * len(stack)
+        #: SPRAM blocks of each engine's weights
+        self.sprams = [0] * len(stack)
+        if weights == "spram":
+            self.sprams = sprams_of([_memory_of(*each, timing) for each in zip(stack, budgets, strict=True)])
+            choices = ["spram" if count else "loadable" for count in self.sprams]
         self.engines = tuple(
-            Engine(layer, budget, every_step=model.every_step or k != recurrent - 1, probed=probed, timing=timing)
-            for k, (layer, budget) in enumerate(zip(stack, budgets, strict=True))
+            Engine(layer, budget, model.every_step or k != recurrent - 1, probed, timing, choice)
+            for k, (layer, budget, choice) in enumerate(zip(stack, budgets, choices, strict=True))
         )
+        self.loader = Loader(self.identity, self._load_memories(), weights == "spram") if self.loadable else None
         self.picker = ArgMax(model.output_format, model.outputs) if argmax else None
         self.input_format = model.input_format
         self.output_format = self.picker.index_format if self.picker else model.output_format
@@ -133,11 +150,23 @@ class Network(Part):
         }
         for (k, name), port in self.probes.items():
             ports |= {port: Out(shape(stack[k].formats.values[name])), f"{port}_valid": Out(1)}
+        if self.loadable:
+            ports |= {"load": In(stream.Signature(BYTES)), "answer": Out(stream.Signature(8))}
+            ports |= {"held": Out(1, init=int(weights == "spram"))}
         super().__init__(ports)
 
     def with_probes(self) -> Network:
         """The same network with probes."""
-        return Network(self.model, self.budget, self.argmax, True, self.timing)
+        return Network(self.model, self.budget, self.argmax, True, self.timing, self.weights)
+
+    @property
+    def identity(self) -> bytes:
+        """What a load has to name: four bytes that change with the structure, the formats and the lanes."""
+        return identity_of(self.model, [engine.lanes for engine in self.engines])
+
+    def _load_memories(self) -> list[tuple[int, int]]:
+        """``(depth, width)`` of the memories in the order in which they are loaded."""
+        return [(len(words), bits) for engine in self.engines for words, bits in contents(engine.lanes)]
 
     @property
     def outputs_per_vector(self) -> int:
@@ -191,7 +220,7 @@ class Network(Part):
     def elaborate(self, platform: object) -> Module:
         """Engines in a row."""
         m = Module()
-        source = wiring.flipped(self.i)
+        source = self._input(m)
         for k, engine in enumerate(self.engines):
             m.submodules[f"layer{k}"] = engine
             wiring.connect(m, source, engine.i)
@@ -205,3 +234,35 @@ class Network(Part):
             source = self.picker.o
         wiring.connect(m, source, wiring.flipped(self.o))
         return m
+
+    def _input(self, m: Module) -> Any:
+        """What the first engine reads: the input, behind a gate where there is a load port."""
+        if self.loader is None:
+            return wiring.flipped(self.i)
+        most = sum(engine.schedule.buffer + 4 for engine in self.engines) + 2  # a vector each in banks and pipelines
+        m.submodules.loader = loader = self.loader
+        m.submodules.gate = gate = Gate(self.input_format, self.model.inputs, most)
+        wiring.connect(m, wiring.flipped(self.i), gate.i)
+        wiring.connect(m, wiring.flipped(self.load), loader.i)
+        wiring.connect(m, loader.o, wiring.flipped(self.answer))
+        m.d.comb += [
+            gate.hold.eq(loader.held),
+            gate.left.eq(self.o.valid & self.o.ready & self.o.payload.last),
+            loader.drained.eq(gate.drained),
+            self.held.eq(loader.held),
+        ]
+        for k, engine in enumerate(self.engines):
+            lanes = engine.lanes
+            m.d.comb += [
+                lanes.load_word.eq(loader.word),
+                lanes.load_address.eq(loader.address),
+                lanes.load_weights.eq(getattr(loader, f"write_{2 * k}")),
+                lanes.load_biases.eq(getattr(loader, f"write_{2 * k + 1}")),
+            ]
+        return gate.o
+
+
+def _memory_of(layer: QuantizedLayer, lanes: int, timing: Timing) -> tuple[int, int]:
+    """Width and depth of a layer's memory of weights."""
+    schedule = schedule_of(layer, lanes, timing)
+    return schedule.lanes * factors(layer)[0].width, sum(p.cycles for p in schedule.phases)
