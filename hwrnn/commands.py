@@ -16,6 +16,7 @@ from hwrnn.quantization import QuantizedModel, quantize
 __all__ = [
     "run_compare",
     "run_demo",
+    "run_frames",
     "run_generate",
     "run_implement",
     "run_inspect",
@@ -137,7 +138,9 @@ def run_quantize(given: Any) -> int:
     model, data = float_model(given.model), dataset_of(given)
     check_fits(model, data)
     check_output(given.output)
-    more = {"progress": report.epochs_bar("fine-tune")} if given.finetune else {}
+    more: dict[str, Any] = {"progress": report.epochs_bar("fine-tune")} if given.finetune else {}
+    if given.like is not None:
+        more["formats_of"] = quantized_model(given.like)
     result = quantize(
         model, data, given.bits, weight_bits=given.weight_bits, activation_bits=given.activation_bits,
         state_bits=given.state_bits, cell_bits=given.cell_bits, method=given.method, finetune=given.finetune, **more,
@@ -147,6 +150,8 @@ def run_quantize(given: Any) -> int:
     _, after = measured(result, data)
     if given.json:
         facts = {"model": given.output, "metric": metric, "float": before, "fixed": after}
+        if given.like is not None:
+            facts["saturated_weights"] = result.facts["saturated_weights"]
         report.print_json(facts | {"widths": asdict(result.widths), "saturation": result.saturation})
         return 0
     rows = [
@@ -154,6 +159,9 @@ def run_quantize(given: Any) -> int:
         [f"{metric}, float", report.metric_text(metric, before)],
         [f"{metric}, fixed point", report.metric_text(metric, after)],
     ]
+    if given.like is not None:
+        count = sum(w.size for layer in result.stack for w in layer.weights.values())
+        rows.append(["weights beyond the formats", f"{result.facts['saturated_weights']:,} of {count:,}"])
     print(report.table(rows) + "\n\n" + formats_table(result))
     return 0
 
@@ -187,7 +195,9 @@ def run_generate(given: Any) -> int:
 
     model = quantized_model(given.model)
     more = {} if given.name is None else {"name": given.name}
-    manifest = generate(model, given.output, lanes=given.lanes, argmax=given.argmax, target=given.target, **more)
+    manifest = generate(
+        model, given.output, lanes=given.lanes, argmax=given.argmax, target=given.target, weights=given.weights, **more
+    )  # fmt: skip
     if given.json:
         report.print_json(manifest)
         return 0
@@ -206,6 +216,22 @@ def generated_table(manifest: dict[str, Any], folder: str) -> str:
         ["memory bits", manifest["memory_bits"]],
     ]
     return report.table(rows)
+
+
+def run_frames(given: Any) -> int:
+    """``hwrnn frames``."""
+    from hwrnn.files import atomic_write
+    from hwrnn.rtl.frames import frames_of_folder, joined
+
+    check_output(given.output)
+    frames = frames_of_folder(quantized_model(given.model), given.folder)
+    content = joined(frames)
+    atomic_write(given.output, content)
+    if given.json:
+        report.print_json({"file": given.output, "frames": len(frames), "bytes": len(content)})
+        return 0
+    print(report.table([["file", given.output], ["frames", len(frames)], ["bytes", len(content)]]))
+    return 0
 
 
 def run_simulate(given: Any) -> int:

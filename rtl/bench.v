@@ -6,7 +6,7 @@
 //   - that valid, data and last hold until ready, and that nothing follows the last element,
 //   - that a reset in the middle of a sequence leaves nothing behind,
 //   - cycles: from the first input element of a sequence of T steps to its last output element, the network idle before
-//     and no stalls, INPUTS - 1 + (T - 1) * CYCLES_PER_STEP + LATENCY.
+//     and no stalls, INPUTS - 1 + (T - 1) * CYCLES_PER_STEP + LATENCY@LOAD_SAYS@.
 // It ends with one line, PASS or FAIL with the reason, and $finish. It is plain Verilog-2001 with delays.
 /* verilator lint_off WIDTH */  // integers count and index
 module @NAME@_tb;
@@ -29,14 +29,14 @@ module @NAME@_tb;
   wire [OUTPUT_BITS-1:0] m_axis_tdata;
   wire m_axis_tvalid;
   wire m_axis_tlast;
-  reg m_axis_tready;
+  reg m_axis_tready;@LOAD_WIRES@
 
   @NAME@ dut (
     .aclk(aclk), .aresetn(aresetn),
     .s_axis_tdata(s_axis_tdata), .s_axis_tvalid(s_axis_tvalid), .s_axis_tready(s_axis_tready),
     .s_axis_tlast(s_axis_tlast),
     .m_axis_tdata(m_axis_tdata), .m_axis_tvalid(m_axis_tvalid), .m_axis_tready(m_axis_tready),
-    .m_axis_tlast(m_axis_tlast)
+    .m_axis_tlast(m_axis_tlast)@LOAD_PORTS@
   );
 
   // An element, and tlast above it.
@@ -194,9 +194,9 @@ module @NAME@_tb;
         tick;
     end
   endtask
-
+@LOAD_TASK@
   initial begin
-    aclk = 1'b0;
+    aclk = 1'b0;@LOAD_IDLE@
     s_axis_tdata = 0;
     s_axis_tlast = 1'b0;
     noise = 32'h13579bdf;
@@ -213,7 +213,7 @@ module @NAME@_tb;
     if (^stimulus[ELEMENTS-1] === 1'bx || ^expected[OUTPUTS-1] === 1'bx)
       fail("stimulus.hex or expected.hex is not in this folder");
 
-    // A reset in the middle.
+@LOAD_FIRST@    // A reset in the middle.
     checking = 1'b0;
     stop = ELEMENTS;
     due = OUTPUTS;
@@ -243,7 +243,7 @@ module @NAME@_tb;
       end
     end
 
-    // All sequences without a pause, under every pair of stalls.
+@LOAD_LATER@    // All sequences without a pause, under every pair of stalls.
     stop = ELEMENTS;
     due = OUTPUTS;
     for (output_kind = ALWAYS; output_kind <= WAITS; output_kind = output_kind + 1)

@@ -51,6 +51,8 @@ def implement(
     target = ready_for(device)
     seeds = as_integer("Seeds", seeds, 1)
     manifest, verilog = _generated(Path(folder))
+    if manifest.get("weights") == "spram" and not target.sprams:
+        raise UsageError(f"Network must have weights other than 'spram' for {device}, which has no such memory")
     stages = 1 + (seeds + 1 if target.place else 0)
     final = Path(folder) / f"implementation-{device}"
 

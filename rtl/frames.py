@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwrnn.errors import UsageError
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
     from hwrnn.rtl.lanes import Lanes
     from hwrnn.rtl.network import Network
 
-__all__ = ["BEGIN", "END", "HELD", "REASONS", "VERSION", "WORD", "contents", "frames_for", "identity_of", "joined"]
+__all__ = ["BEGIN", "END", "HELD", "REASONS", "VERSION", "WORD", "contents", "frames_for",
+           "frames_of_folder", "identity_of", "joined"]
 
 VERSION = 1
 BEGIN, WORD, END = b"BWE"
@@ -88,6 +91,35 @@ def frames_for(model: QuantizedModel, network: Network) -> list[bytes]:
         total = zlib.crc32(body, total)  # of everything since the begin frame, checksums left out
         frames.append(body + total.to_bytes(4, "little"))
     return frames
+
+
+def frames_of_folder(model: QuantizedModel, folder: str | os.PathLike[str]) -> list[bytes]:
+    """The frames that bring a model into the Verilog of a generated folder.
+
+    Raises:
+        UsageError: a folder that generate did not write, Verilog without a load port, or a model that does not fit it.
+    """
+    from hwrnn.rtl.network import Network
+    from hwrnn.rtl.timing import Timing
+
+    path = Path(folder) / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text())
+        load, lanes, weights = manifest["load"], manifest["lanes"]["asked"], manifest["weights"]
+        timing, argmax, hashed = Timing(**manifest["timing"]), bool(manifest["argmax"]), str(manifest["model_sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"Folder must be one that hwrnn generate wrote, with a manifest.json, not {str(folder)!r}"
+        ) from error
+    if not load:
+        raise UsageError(f"Verilog must be generated with weights 'loadable' or 'spram' to be loaded, not {weights!r}")
+    network = Network(model, lanes, argmax, timing=timing, weights=weights)
+    if network.identity.hex() != load["identity"]:
+        raise UsageError(
+            f"Model must have the cells, sizes and formats of the network in {str(folder)!r}: quantize it with the"
+            f" formats of that network's model, of SHA-256 {hashed}"
+        )
+    return frames_for(model, network)
 
 
 def joined(frames: Sequence[bytes]) -> bytes:

@@ -17,9 +17,10 @@ from hwrnn.rtl.manifest import manifest_of, model_hash
 from hwrnn.rtl.names import plain_name
 from hwrnn.rtl.network import Network
 from hwrnn.rtl.readme import readme_of
-from hwrnn.rtl.targets import target_named
+from hwrnn.rtl.targets import TARGETS, target_named
 from hwrnn.rtl.timing import SHORTEST, Timing
 from hwrnn.rtl.verilog import Emitted, emit
+from hwrnn.rtl.weights import check_weights
 
 __all__ = ["default_name", "generate"]
 
@@ -33,6 +34,7 @@ def generate(
     argmax: bool = False,
     target: str | None = None,
     timing: Timing | None = None,
+    weights: str = "auto",
     samples: Any = None,
     lengths: Any = None,
 ) -> dict[str, Any]:
@@ -43,13 +45,16 @@ def generate(
 
     Args:
         model: a quantized model.
-        folder: NAME.v, NAME_tb.v, stimulus.hex, expected.hex, manifest.json, verilator.vlt and README.md go there.
+        folder: NAME.v, NAME_tb.v, stimulus.hex, expected.hex, manifest.json, verilator.vlt and README.md go there;
+            where weights are loaded, load.hex too.
         lanes: the budget of multipliers, as :class:`hwrnn.rtl.Network` takes it.
         name: of the Verilog top; by default made of the cell and the sizes.
         argmax: whether the index of the largest output leaves instead of the outputs; for classification.
         target: a part (``hwrnn.rtl.TARGETS``) that the network has to fit. The Verilog runs on any part.
         timing: where registers stand (``hwrnn.rtl.Timing``); where None the target's choice, or without a target the
             shortest pipeline.
+        weights: what memories they get: ``auto``, ``block``, ``distributed``, ``loadable`` or ``spram``, see
+            :class:`hwrnn.rtl.Network`; ``spram`` only with a target that has it.
         samples: float (N, T, inputs): the sequences that the bench runs 17 times, so a few; else random ones over
             the whole input format.
         lengths: int (N,) of the samples, each T where None.
@@ -75,7 +80,10 @@ def generate(
         x = model.quantize_input(x)
     if timing is None:
         timing = SHORTEST if part is None else part.timing
-    network = Network(model, lanes, argmax, timing=timing)
+    if check_weights(weights) == "spram" and (part is None or not part.sprams):
+        having = ", ".join(row.name for row in TARGETS.values() if row.sprams)
+        raise UsageError(f"Weights must be 'spram' only for a target that has it ({having}), not for {target or 'any'}")
+    network = Network(model, lanes, argmax, timing=timing, weights=weights)
     emitted = emit(network, default_name(model) if name is None else name)
     manifest = manifest_of(emitted, lanes, part)
     files = {f"{emitted.name}.v": _header(emitted, lanes) + emitted.text}
@@ -103,6 +111,8 @@ def _header(emitted: Emitted, lanes: Any) -> str:
     network, tools = emitted.network, emitted.tools
     options = f"lanes={lanes!r}, name={emitted.name!r}" + (", argmax=True" if network.argmax else "")
     options += f", timing=hwrnn.rtl.{network.timing}" if network.timing != SHORTEST else ""
+    options += f", weights={network.weights!r}" if network.weights != "auto" else ""
+    options += ", target=TARGET" if network.weights == "spram" else ""
     cells = ", then ".join(f"{e.layer.cell.name} {e.layer.inputs}x{e.layer.units}" for e in network.engines)
     writers = f"hwrnn {hwrnn.__version__} (Amaranth {tools['amaranth']}, Yosys {tools['yosys']})"
     return f"""\

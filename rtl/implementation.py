@@ -86,6 +86,8 @@ class Implementation:
             ["block memories", share(cells.memories, target.memory_blocks)],
             ["cycles a time step", self.cycles_per_step],
         ]
+        if cells.sprams:
+            rows.insert(-1, ["SPRAM blocks", share(cells.sprams, target.sprams)])
         if self.fmax_mhz is None or self.steps_per_second is None:
             rows.append(["clock, bitstream", "- (synthesis only)"])
             return report.table(rows, [target.name, "figure"])
@@ -123,6 +125,7 @@ class Implementation:
             "ff": self.ff,
             "multipliers": self.cells.multipliers,
             "bram": self.cells.memories,
+            "spram": self.cells.sprams,
             "bitstream": self.bitstream,
             "steps_per_second": self.steps_per_second,
             "cycles_per_step": self.cycles_per_step,
@@ -136,7 +139,7 @@ class Implementation:
             ],
             "available": {
                 "lut": self.target.luts, "ff": self.target.flip_flops, "multipliers": self.target.multipliers,
-                "bram": self.target.memory_blocks,
+                "bram": self.target.memory_blocks, "spram": self.target.sprams,
             },
             "cells": dict(self.cells.types),
             "name": self.network["name"],

@@ -83,8 +83,8 @@ class Loader(Part):
         loading, complete = Signal(name="loading"), Signal(name="complete")
         target = Signal(range(max(len(lengths), 2)), name="target")
         at = Signal(range(longest + 2), name="at")
-        names = ("is_begin", "is_word", "is_end", "astray", "fresh", "ends", "accepted")
-        is_begin, is_word, is_end, astray, fresh, ends, accepted = (Signal(name=name) for name in names)
+        names = ("is_begin", "is_word", "is_end", "astray", "fresh", "accepted")
+        is_begin, is_word, is_end, astray, fresh, accepted = (Signal(name=name) for name in names)
         byte, reason = Signal(8, name="taken"), Signal(2, name="reason")
         crc, chain = Signal(32, name="crc"), Signal(32, name="chain")
         # A frame's last bytes; a word and its checksum stand at the top in the end.
@@ -153,9 +153,8 @@ class Loader(Part):
                     with m.Else():
                         m.d.comb += [getattr(self, f"write_{k}").eq(target == k) for k in range(len(self.memories))]
                         self._advance(m, target, complete)
-            with m.State("REST"):
-                with m.If(self.drained):
-                    m.next = "ANSWER"
+            with m.State("REST"), m.If(self.drained):
+                m.next = "ANSWER"
             with m.State("ANSWER"):
                 m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(Cat(reason, Const(0, 5), held))]
                 with m.If(self.o.ready):

@@ -14,6 +14,7 @@ from hwrnn.fixed import Format
 from hwrnn.rtl.axi import padded
 from hwrnn.rtl.elementwise import ElementWise
 from hwrnn.rtl.engine import Engine
+from hwrnn.rtl.frames import VERSION, contents
 from hwrnn.rtl.identity import function_content, model_hash
 from hwrnn.rtl.network import Network
 from hwrnn.rtl.schedule import OUTPUT_STAGES, PhasePlan
@@ -47,6 +48,8 @@ def manifest_of(emitted: Emitted, lanes: Any, target: Target | None) -> dict[str
         "ports": {"input": _input(network), "output": _output(network)},
         "lanes": {"asked": list(lanes) if isinstance(lanes, (list, tuple)) else lanes, "built": network.lanes},
         "timing": asdict(network.timing),
+        "weights": network.weights,
+        "load": _load(network) if network.loadable else None,
         "cycles_per_step": {"value": network.cycles_per_step, "formula": _rate(network)},
         "latency": {"value": network.latency, "formula": _latency(network)},
         "ideal_cycles_per_step": network.ideal_cycles_per_step,
@@ -56,6 +59,16 @@ def manifest_of(emitted: Emitted, lanes: Any, target: Target | None) -> dict[str
         "target": None if target is None else _on(target, network),
         "layers": layers,
     }
+
+
+def _load(network: Network) -> dict[str, Any]:
+    """What a host has to know to load weights; the frames are described in hwrnn's docs/loading.md."""
+    memories = [
+        {"target": 2 * k + n, "layer": k, "what": what, "words": len(words), "word_bits": bits}
+        for k, engine in enumerate(network.engines)
+        for n, (what, (words, bits)) in enumerate(zip(("weights", "biases"), contents(engine.lanes), strict=True))
+    ]
+    return {"version": VERSION, "identity": network.identity.hex(), "memories": memories, "sprams": sum(network.sprams)}
 
 
 def _format(form: Format) -> dict[str, Any]:
@@ -177,7 +190,7 @@ def _on(target: Target, network: Network) -> dict[str, Any]:
             f"Network must need at most {target.multipliers} multipliers for {target.name}, not {blocks}, which is"
             f" {blocks - target.multipliers} too many: give fewer lanes or a larger part"
         )
-    bits = network.memory_bits
+    bits = network.memory_bits - network.spram_bits
     if bits > target.memory_bits:
         raise TooLarge(
             f"Network must need at most {target.memory_bits} bits of memory for {target.name}, not {bits}, which is"

@@ -217,6 +217,12 @@ class Network(Part):
         """Bits of all memories."""
         return sum(engine.memory_bits for engine in self.engines)
 
+    @property
+    def spram_bits(self) -> int:
+        """Bits of the memories that are in SPRAM."""
+        pairs = zip(self.engines, self.sprams, strict=True)
+        return sum(len(engine.lanes.words) * engine.lanes.word_bits for engine, count in pairs if count)
+
     def elaborate(self, platform: object) -> Module:
         """Engines in a row."""
         m = Module()

@@ -68,19 +68,25 @@ class Spram:
         return -(-width // self.width) * -(-depth // self.depth)
 
 
+_BLOCK = 4096  # bits of a block memory where SPRAM stands beside it
+
+
 def sprams_of(sizes: list[tuple[int, int]], spram: Spram = Spram()) -> list[int]:
     """How many SPRAM blocks the memory of each ``(width, depth)`` gets: the largest first, as long as there are some.
+
+    The largest always gets some; another stays in block memory where it is smaller than one block of that.
 
     Raises:
         UsageError: they do not hold the largest.
     """
     given, left = [0] * len(sizes), spram.count
-    for k in sorted(range(len(sizes)), key=lambda k: -sizes[k][0] * sizes[k][1]):
-        taken = spram.taken(*sizes[k])
-        if taken <= left:
+    largest, *others = sorted(range(len(sizes)), key=lambda k: -sizes[k][0] * sizes[k][1])
+    for k in (largest, *others):
+        width, depth = sizes[k]
+        taken = spram.taken(width, depth)
+        if taken <= left and (k == largest or width * depth >= _BLOCK):
             given[k], left = taken, left - taken
-        elif left == spram.count:
-            width, depth = sizes[k]
+        elif k == largest:
             raise UsageError(
                 f"Weights of a layer must need at most {spram.count} SPRAM blocks of {spram.width} bits by"
                 f" {spram.depth:,} words, not {taken} for {depth:,} words of {width} bits: give fewer lanes or units"

@@ -1,6 +1,9 @@
 """Weights that are exchanged in the running hardware: right frames change the network, wrong ones nothing."""
 
+import re
+import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,10 +13,13 @@ from networks import network_of
 
 from hwrnn.errors import UsageError
 from hwrnn.golden import golden
-from hwrnn.rtl import Network
-from hwrnn.rtl.frames import BEGIN, END, HELD, REASONS, VERSION, WORD, frames_for, joined
+from hwrnn.model import build_model
+from hwrnn.quantization import quantize
+from hwrnn.rtl import Network, generate
+from hwrnn.rtl.frames import BEGIN, END, HELD, VERSION, WORD, frames_for, frames_of_folder, joined
 from hwrnn.rtl.weights import AnyWeights, sprams_of
 from hwrnn.sim import check
+from hwrnn.sim.verilog import run_bench
 
 ACCEPTED, LENGTH, PLACE, CHECKSUM = range(4)
 
@@ -33,9 +39,10 @@ def other(model, seed=1, extreme=False):
         biases = {}
         for gate, bias in layer.biases.items():
             lo, hi = ranges[gate]
-            biases[gate] = rng.choice(np.array([2 * lo, hi, 2 * hi, lo]), bias.shape) if extreme else bias + rng.integers(
-                lo // 8, hi // 8, bias.shape
-            )
+            if extreme:
+                biases[gate] = rng.choice(np.array([2 * lo, hi, 2 * hi, lo]), bias.shape)
+            else:
+                biases[gate] = bias + rng.integers(lo // 8, hi // 8, bias.shape)
         return replace(layer, weights=weights, biases=biases)
 
     head = None if model.head is None else changed(model.head)
@@ -340,3 +347,210 @@ def test_a_reset_in_a_load_keeps_the_network_held():
 
     board.run(all_of_it, design=m)
     assert board.sequences() == expected(other(model), raw, lengths)
+
+
+@pytest.mark.parametrize("cell, options", [("lstm", {}), ("gru", {"every_step": True}), ("mingru", {"bits": 4})])
+@pytest.mark.parametrize("lanes", [1, 7])
+def test_the_worst_weights_overflow_nothing(cell, options, lanes):
+    model, x, lengths = network_of(cell, 3, 5, **options)
+    for seed in range(2):
+        worst = other(model, seed, extreme=True)
+        network = Network(worst, lanes, weights="loadable", probed=True)
+        assert network.identity == Network(model, lanes, weights="loadable").identity
+        report = check(worst, x, lengths, network=network, simulator="amaranth")
+        assert report.mismatches == 0 and report.compared > 0 and report.closed_forms
+
+
+def test_bounds_of_any_weights_are_those_of_the_formats():
+    model, *_ = network_of("lstm", 3, 5)
+    layer = AnyWeights.of(model.layers[0])
+    highest = {key: np.full_like(w, layer.formats.weights[key].lo) for key, w in layer.weights.items()}
+    for gate, (lo, hi) in AnyWeights.of(replace(layer, weights=highest)).accumulators.items():
+        own = replace(model.layers[0], weights=highest, biases={g: b * 0 for g, b in layer.biases.items()})
+        assert own.accumulators[gate][1] == layer.products[gate][1]
+        assert (lo, hi) == layer.accumulators[gate]
+        bias = layer.bias_ranges[gate]
+        assert hi == layer.products[gate][1] + bias[1] and lo == layer.products[gate][0] + bias[0]
+
+
+def test_a_network_of_spram_waits_for_its_first_weights():
+    model, network, raw, lengths = small(weights="spram")
+    assert network.sprams == [2, 0]
+    frames = frames_for(model, network)
+    board = Board(network, 6)
+
+    async def feeder(ctx):
+        await board.feed(ctx, raw, lengths)
+        await board.rest(ctx, len(lengths))
+
+    async def loader(ctx):
+        assert ctx.get(network.held)
+        await ctx.tick().repeat(100)
+        assert not board.begun
+        assert await board.load(ctx, frames[1:2] + frames[-1:]) == [HELD | PLACE] * 2
+        assert await board.load(ctx, frames) == [HELD] * (len(frames) - 1) + [ACCEPTED]
+
+    board.run(feeder, loader)
+    assert board.sequences() == expected(model, raw, lengths)
+
+
+def test_spram_goes_to_the_largest_memories():
+    assert sprams_of([(32, 1408), (8, 288)]) == [2, 0]
+    assert sprams_of([(8, 600), (32, 1408)]) == [1, 2]
+    assert sprams_of([(64, 1408), (8, 600)]) == [4, 0]
+    assert sprams_of([(16, 40_000)]) == [3]
+    words = (
+        r"^Weights of a layer must need at most 4 SPRAM blocks of 16 bits by 16,384 words, not 5 for 100 words of 80"
+        r" bits: give fewer lanes or units$"
+    )
+    with pytest.raises(UsageError, match=words):
+        sprams_of([(8, 600), (80, 100)])
+
+
+def test_what_does_not_fit_is_refused():
+    model, network, *_ = small()
+    words = r"^Weights must be one of auto, block, distributed, loadable, spram, not 'rom'$"
+    with pytest.raises(UsageError, match=words):
+        Network(model, 4, weights="rom")
+    with pytest.raises(UsageError, match=r"^Network must have weights 'loadable' or 'spram' to be loaded, not 'auto'$"):
+        frames_for(model, Network(model, 4))
+    layer = model.layers[0]
+    finer = replace(layer.formats, bias_frac={g: f + (g == "i") for g, f in layer.formats.bias_frac.items()})
+    words = (
+        r"^Model must have the network's cells, sizes and formats, but 'layers' 0 'biases' 'i' differs: quantize it"
+        r" with the formats of the network's model$"
+    )
+    with pytest.raises(UsageError, match=words):
+        frames_for(replace(model, layers=(replace(layer, formats=finer),)), network)
+    with pytest.raises(UsageError, match="'layers' differs"):
+        frames_for(replace(model, head=None), network)
+
+
+@pytest.mark.parametrize("stalls", ["always", "random"])
+@pytest.mark.parametrize("simulator", ["amaranth", "cxxrtl", "icarus"])
+def test_a_loadable_network_is_also_a_network(simulator, stalls):
+    model, x, lengths = network_of("gru", 3, 4)
+    network = Network(model, 4, weights="loadable", probed=simulator != "icarus")
+    report = check(model, x, lengths, network=network, simulator=simulator, input_stall=stalls, output_stall=stalls)
+    assert report.mismatches == 0
+
+
+icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="iverilog is not installed")
+
+
+@icarus
+@pytest.mark.parametrize("weights", ["loadable", "spram", "block", "distributed"])
+def test_the_bench_of_a_folder(weights, tmp_path):
+    model, *_ = network_of("lstm", 2, 3)
+    target = "up5k" if weights == "spram" else None
+    folder = tmp_path / "verilog"
+    options = {"lanes": 4, "name": "net", "weights": weights, "target": target}
+    manifest = generate(model, folder, **options)
+    assert run_bench(folder, "icarus").startswith("PASS net")
+    loads = weights in ("loadable", "spram")
+    assert manifest["weights"] == weights and bool(manifest["load"]) == loads == (folder / "load.hex").exists()
+    text, readme = (folder / "net.v").read_text(), (folder / "README.md").read_text()
+    assert ("s_load_tdata" in text) == ("## Loading weights" in readme) == ("`s_load_tdata`" in readme) == loads
+    assert f"weights={weights!r}" in text
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    generate(model, folder, **options)
+    assert before == {file.name: file.read_bytes() for file in folder.iterdir()}
+    if loads:
+        # The other model's weights by the same port: what the bench expects is that model's then.
+        second = other(model)
+        frames = frames_of_folder(second, folder)
+        assert frames == frames_for(second, Network(model, 4, weights=weights))
+
+
+@icarus
+def test_the_bench_finds_a_fault_of_the_load_port(tmp_path):
+    model, *_ = network_of("rnn", 2, 3)
+    generate(model, tmp_path / "verilog", lanes=2, name="net", weights="loadable")
+    verilog = tmp_path / "verilog" / "net.v"
+    text = verilog.read_text()
+    for fault, verdict in (
+        ((r"(assign register = )(.*);", r"\g<1>32'd0;"), "another answer"),
+        ((r"(assign open_? = ).*;", r"\g<1>1'b1;"), "not held"),
+        ((r"(assign drained = ).*;|(drained <= ).*;", r"\g<2>1'b0;"), "nothing for too long"),
+    ):
+        changed, count = re.subn(*fault, text)
+        assert count >= 1, fault
+        verilog.write_text(changed)
+        found = run_bench(tmp_path / "verilog", "icarus")
+        assert found.startswith("FAIL net") and verdict in found, found
+
+
+@icarus
+@pytest.mark.parametrize("weights, target", [("loadable", None), ("spram", "up5k")])
+def test_another_model_in_the_verilog(weights, target, tmp_path):
+    """The bench of the other model's folder, run on this one's Verilog with that one's frames."""
+    model, *_ = network_of("gru", 2, 3)
+    second = other(model)
+    for name, each in (("own", model), ("other", second)):
+        generate(each, tmp_path / name, lanes=4, name="net", weights=weights, target=target)
+    assert (tmp_path / "own" / "expected.hex").read_text() != (tmp_path / "other" / "expected.hex").read_text()
+    texts = [(tmp_path / name / "net.v").read_text() for name in ("own", "other")]
+    shutil.copy(tmp_path / "own" / "net.v", tmp_path / "other" / "net.v")
+    bench = tmp_path / "other" / "net_tb.v"
+    if weights == "loadable":
+        assert run_bench(tmp_path / "other", "icarus").startswith("FAIL net")
+        words = "    // A reset in the middle.\n"
+        bench.write_text(bench.read_text().replace(words, "    load;\n" + words))
+    else:
+        assert texts[0].split("module net_network_layer0_lanes")[0] != texts[0]
+    assert run_bench(tmp_path / "other", "icarus").startswith("PASS net")
+
+
+@pytest.mark.parametrize("target", [None, "hx8k", "ecp5-25k-6"])
+def test_spram_is_refused_where_there_is_none(target, tmp_path):
+    words = rf"^Weights must be 'spram' only for a target that has it \(up5k\), not for {target or 'any'}$"
+    with pytest.raises(UsageError, match=words):
+        generate(network_of()[0], tmp_path / "x", weights="spram", target=target)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_must_be_of_a_network_that_the_model_fits(tmp_path):
+    model, *_ = network_of("rnn", 2, 3)
+    with pytest.raises(UsageError, match=r"^Folder must be one that hwrnn generate wrote"):
+        frames_of_folder(model, tmp_path)
+    generate(model, tmp_path / "fixed", lanes=2)
+    with pytest.raises(UsageError, match=r"^Verilog must be generated with weights 'loadable' or 'spram' to be loaded"):
+        frames_of_folder(model, tmp_path / "fixed")
+    generate(model, tmp_path / "open", lanes=2, weights="loadable")
+    with pytest.raises(UsageError, match=r"^Model must have the cells, sizes and formats of the network in "):
+        frames_of_folder(network_of("rnn", 2, 4)[0], tmp_path / "open")
+    assert frames_of_folder(other(model), tmp_path / "open")
+
+
+def test_formats_of_another_model():
+    old, x, lengths = network_of("lstm", 3, 5, seed=1)
+    model = build_model(3, 3, cell="lstm", hidden=5, seed=2)
+    for values in model.layers[0].parameters.values():
+        values *= 5
+    data = SimpleNamespace(train=SimpleNamespace(x=x, lengths=lengths))
+    new = quantize(model, data, formats_of=old)
+    assert [layer.formats for layer in new.stack] == [layer.formats for layer in old.stack]
+    assert new.widths == old.widths
+    network = Network(old, 4, weights="loadable")
+    assert Network(new, 4, weights="loadable").identity == network.identity
+    assert frames_for(new, network) != frames_for(old, network)
+    beyond = 0
+    for layer, float_layer in zip(new.stack, model.stack, strict=True):
+        for key, form in layer.formats.weights.items():
+            w = float_layer.block(*key).astype(float)
+            beyond += int(((w < form.min - form.step / 2) | (w >= form.max + form.step / 2)).sum())
+    assert new.facts["saturated_weights"] == beyond > 0
+    tame = build_model(3, 3, cell="lstm", hidden=5, seed=2)
+    assert quantize(tame, data, formats_of=new).facts["saturated_weights"] == 0
+    words = r"^Bits and method must be left out where another model gives the formats$"
+    for options in ({"bits": 8}, {"cell_bits": 9}, {"method": "max"}):
+        with pytest.raises(UsageError, match=words):
+            quantize(model, data, formats_of=old, **options)
+    for other_model, what in (
+        (build_model(3, 3, cell="lstm", hidden=6), r"layers .*\['lstm 3x5', 'dense 5x3'\], not \['lstm 3x6', "),
+        (build_model(3, 3, cell="lstm", hidden=5, gate="plan_sigmoid"), "nonlinearities"),
+        (build_model(3, 3, cell="lstm", hidden=5, cell_clip=3.0), "limits of a cell state"),
+        (build_model(3, 3, cell="lstm", hidden=5, every_step=True), "outputs"),
+    ):
+        with pytest.raises(UsageError, match=f"^Model must have the {what}"):
+            quantize(other_model, data, formats_of=old)
