@@ -195,9 +195,8 @@ def run_generate(given: Any) -> int:
 
     model = quantized_model(given.model)
     more = {} if given.name is None else {"name": given.name}
-    manifest = generate(
-        model, given.output, lanes=given.lanes, argmax=given.argmax, target=given.target, weights=given.weights, **more
-    )  # fmt: skip
+    manifest = generate(model, given.output, lanes=given.lanes, argmax=given.argmax, channels=given.channels,
+                        target=given.target, weights=given.weights, **more)  # fmt: skip
     if given.json:
         report.print_json(manifest)
         return 0
@@ -210,6 +209,7 @@ def generated_table(manifest: dict[str, Any], folder: str) -> str:
     rows = [
         ["folder", folder],
         ["lanes asked, built", f"{manifest['lanes']['asked']}, {manifest['lanes']['built']}"],
+        ["channels", manifest["channels"]],
         ["cycles a time step", manifest["cycles_per_step"]["value"]],
         ["latency in cycles", manifest["latency"]["value"]],
         ["multipliers", manifest["multipliers"]],
@@ -244,8 +244,8 @@ def run_simulate(given: Any) -> int:
     part = data.evaluation
     result = simulate(
         model, part.x, part.lengths, y=part.y, float_model=reference, lanes=given.lanes, simulator=given.simulator,
-        argmax=given.argmax, count=given.count, input_stall=given.input_stall, output_stall=given.output_stall,
-        vcd=given.vcd, seed=given.seed, progress=report.Progress("simulate"),
+        argmax=given.argmax, channels=given.channels, count=given.count, input_stall=given.input_stall,
+        output_stall=given.output_stall, vcd=given.vcd, seed=given.seed, progress=report.Progress("simulate"),
     )  # fmt: skip
     if given.json:
         report.print_json(result.to_json())

@@ -41,6 +41,7 @@ class AxiStreamTop(Part):
         s_axis_tlast: with the last element of a sequence's last vector; ignored with all others.
         m_axis_tdata: the raw output element, sign-extended or zero-extended as its format says.
         m_axis_tlast: with the last element of a sequence's last output vector.
+        m_axis_tid: of a network with several channels: the one whose output it is.
 
     And of a network with a load port:
         s_load_tdata: a byte of a frame; s_load_tlast stands with each frame's last.
@@ -63,6 +64,7 @@ class AxiStreamTop(Part):
                 "m_axis_tready": In(1),
                 "m_axis_tlast": Out(1),
                 **(_LOAD_PORTS if network.loadable else {}),
+                **({"m_axis_tid": Out(range(network.channels))} if network.channels > 1 else {}),
             }
         )
 
@@ -101,4 +103,6 @@ class AxiStreamTop(Part):
                 network.answer.ready.eq(self.m_load_tready),
                 self.held.eq(network.held),
             ]
+        if network.channels > 1:
+            m.d.comb += self.m_axis_tid.eq(network.o.payload.channel)
         return m

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import resources
 from typing import Any
 
@@ -14,10 +15,18 @@ from hwrnn.quantization import QuantizedModel
 from hwrnn.rtl.axi import padded
 from hwrnn.rtl.frames import HELD, REASONS, frames_for
 from hwrnn.rtl.network import Network
+from hwrnn.rtl.rounds import Order, filled, order_of
 
 __all__ = ["bench_files", "random_sequences"]
 
 _STEPS = (4, 1, 2)  # of the sequences of a bench without samples
+# What the bench says of the cycles that it checks.
+_ONE = """\
+from the first input element of a sequence of T steps to its last output element, the network idle before
+//     and no stalls, INPUTS - 1 + (T - 1) * CYCLES_PER_STEP + LATENCY"""
+_SEVERAL = """\
+between two input vectors of a channel, without stalls, CHANNELS * CYCLES_PER_STEP, or as long as there is room
+//     behind the first layer, CHANNELS * FIRST_LAYER at least; and m_axis_tid with every element"""
 _LONG = 3  # steps that it takes to see a steady state
 
 
@@ -50,16 +59,23 @@ def timed(x: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def bench_files(network: Network, name: str, version: str, x: np.ndarray, lengths: np.ndarray) -> dict[str, str]:
     """The bench, its stimulus and the golden outputs, text by file name, from raw inputs (N, T, inputs)."""
-    model = network.model
+    model, channels = network.model, network.channels
     x, lengths = timed(x, lengths)
+    if channels > 1:
+        # A steady state shows behind the vectors that fill what lies before the slowest engine.
+        wanted = channels * (4 * len(network.engines) + 4)
+        times = -(-wanted // int(lengths.sum()))
+        x, lengths = filled(np.tile(x, (times, 1, 1)), np.tile(lengths, times), channels)
+    order = order_of(lengths, channels)
+    shown = order.emitted(model.every_step)
     output = golden(model, x, lengths).output
     if network.argmax:
         output = output.argmax(-1)[..., None]
     if not model.every_step:
-        output = output[:, None]
+        output = np.repeat(output[:, None], lengths.max(), axis=1)
     bits = padded(network.input_format.width), padded(network.output_format.width)
-    steps = lengths if model.every_step else np.ones_like(lengths)
-    slowest = sum(engine.cycles_per_step for engine in network.engines)
+    tag = (channels - 1).bit_length()
+    slowest = channels * sum(engine.cycles_per_step for engine in network.engines)
     holes: dict[str, Any] = {
         "NAME": name,
         "VERSION": version,
@@ -67,15 +83,22 @@ def bench_files(network: Network, name: str, version: str, x: np.ndarray, length
         "OUTPUT_BITS": bits[1],
         "INPUTS": model.inputs,
         "ELEMENTS": int(lengths.sum()) * model.inputs,
-        "OUTPUTS": int(steps.sum()) * network.outputs_per_vector,
+        "OUTPUTS": len(shown.ends) * network.outputs_per_vector,
+        "CHANNELS": channels,
+        "TAG_BITS": tag,
+        "TAG_WIRE": f"  wire [{tag - 1}:0] m_axis_tid;\n" if tag else "",
+        "TAG_PORT": ",\n    .m_axis_tid(m_axis_tid)" if tag else "",
+        "TAG": "m_axis_tid, " if tag else "",
+        "CYCLES": _ONE if channels == 1 else _SEVERAL,
         "CYCLES_PER_STEP": network.cycles_per_step,
+        "FIRST_LAYER": network.engines[0].cycles_per_step,
         "LATENCY": network.latency,
         # Bursts hold back at most 32 cycles an element, and a transfer at one port may wait for a few steps.
         "PATIENCE": 64 * (slowest + network.latency + 64),
     }
     files = {
-        "stimulus.hex": "".join(_hex(x, lengths, bits[0])),
-        "expected.hex": "".join(_hex(output, steps, bits[1])),
+        "stimulus.hex": "".join(_hex(x, replace(order, channels=0 * order.channels), bits[0])),
+        "expected.hex": "".join(_hex(output, shown, bits[1])),
     }
     holes |= {f"LOAD_{hole}": "" for hole in ("SAYS", "WIRES", "PORTS", "TASK", "IDLE", "FIRST", "LATER")}
     if network.loadable:
@@ -139,12 +162,11 @@ def _load(network: Network) -> tuple[str, int]:
     return "".join(lines), sum(len(frame) for frame, _ in told)
 
 
-def _hex(values: np.ndarray, lengths: np.ndarray, bits: int) -> Iterator[str]:
-    """A word a line: ``last``, then the element as ``tdata`` shows it."""
-    for n, length in enumerate(lengths.tolist()):
-        for t in range(length):
-            yield f"// sequence {n}, vector {t}\n"
-            row = (values[n, t] & ((1 << bits) - 1)).tolist()
-            for k, value in enumerate(row):
-                last = t == length - 1 and k == len(row) - 1
-                yield f"{int(last)}_{value:0{bits // 4}x}\n"
+def _hex(values: np.ndarray, order: Order, bits: int) -> Iterator[str]:
+    """A word a line: the channel and ``last``, then the element as ``tdata`` shows it."""
+    columns = (order.sequences, order.steps, order.channels, order.ends)
+    for n, t, channel, ends in zip(*(column.tolist() for column in columns), strict=True):
+        yield f"// sequence {n}, vector {t}\n"
+        row = (values[n, t] & ((1 << bits) - 1)).tolist()
+        for k, value in enumerate(row):
+            yield f"{2 * channel + (ends and k == len(row) - 1):x}_{value:0{bits // 4}x}\n"

@@ -5,8 +5,7 @@
 //     and waiting for the other side (a valid that waits for ready, a ready that waits for valid),
 //   - that valid, data and last hold until ready, and that nothing follows the last element,
 //   - that a reset in the middle of a sequence leaves nothing behind,
-//   - cycles: from the first input element of a sequence of T steps to its last output element, the network idle before
-//     and no stalls, INPUTS - 1 + (T - 1) * CYCLES_PER_STEP + LATENCY@LOAD_SAYS@.
+//   - cycles: @CYCLES@@LOAD_SAYS@.
 // It ends with one line, PASS or FAIL with the reason, and $finish. It is plain Verilog-2001 with delays.
 /* verilator lint_off WIDTH */  // integers count and index
 module @NAME@_tb;
@@ -15,7 +14,10 @@ module @NAME@_tb;
   localparam INPUTS = @INPUTS@;                // elements of an input vector
   localparam ELEMENTS = @ELEMENTS@;              // words of stimulus.hex
   localparam OUTPUTS = @OUTPUTS@;               // words of expected.hex
+  localparam CHANNELS = @CHANNELS@;              // sequences that take turns, vector by vector
+  localparam TAG_BITS = @TAG_BITS@;              // of m_axis_tid, which only a network of several channels has
   localparam CYCLES_PER_STEP = @CYCLES_PER_STEP@;
+  localparam FIRST_LAYER = @FIRST_LAYER@;          // cycles a step of the first layer, which others may hold back
   localparam LATENCY = @LATENCY@;
   localparam PATIENCE = @PATIENCE@;              // cycles without a transfer after which a run is given up
   localparam ALWAYS = 0, RANDOM = 1, BURSTS = 2, WAITS = 3;
@@ -29,19 +31,19 @@ module @NAME@_tb;
   wire [OUTPUT_BITS-1:0] m_axis_tdata;
   wire m_axis_tvalid;
   wire m_axis_tlast;
-  reg m_axis_tready;@LOAD_WIRES@
+@TAG_WIRE@  reg m_axis_tready;@LOAD_WIRES@
 
   @NAME@ dut (
     .aclk(aclk), .aresetn(aresetn),
     .s_axis_tdata(s_axis_tdata), .s_axis_tvalid(s_axis_tvalid), .s_axis_tready(s_axis_tready),
     .s_axis_tlast(s_axis_tlast),
     .m_axis_tdata(m_axis_tdata), .m_axis_tvalid(m_axis_tvalid), .m_axis_tready(m_axis_tready),
-    .m_axis_tlast(m_axis_tlast)@LOAD_PORTS@
+    .m_axis_tlast(m_axis_tlast)@TAG_PORT@@LOAD_PORTS@
   );
 
-  // An element, and tlast above it.
+  // An element, tlast above it, and above that the channel.
   reg [INPUT_BITS:0] stimulus [0:ELEMENTS-1];
-  reg [OUTPUT_BITS:0] expected [0:OUTPUTS-1];
+  reg [OUTPUT_BITS+TAG_BITS:0] expected [0:OUTPUTS-1];
 
   integer input_kind, output_kind;
   integer cycle;                  // the one that the next rising edge ends
@@ -51,12 +53,14 @@ module @NAME@_tb;
   integer quiet;                  // cycles since the last transfer
   integer begins, steps, cycles;  // of a sequence whose cycles are counted
   integer first_input_at, last_output_at;
+  integer vector_at [0:CHANNELS-1];  // when each channel's last vector had come
+  integer round;                  // cycles between the last two of a channel
   reg checking, failed;
   reg offered;                    // an input element waits for its transfer
   reg willing;
   reg ready_before, valid_before;
   reg held;                       // an output element was offered and not taken
-  reg [OUTPUT_BITS:0] output_element, held_element;
+  reg [OUTPUT_BITS+TAG_BITS:0] output_element, held_element;
   reg [31:0] noise;               // a linear feedback shift register, x^32 + x^22 + x^2 + x + 1
   reg [4:0] input_burst, output_burst;
   reg input_on, output_on;
@@ -116,7 +120,7 @@ module @NAME@_tb;
       m_axis_tready = is_willing(output_kind, noise[24], output_on, valid_before);
       #5;
       quiet = quiet + 1;
-      output_element = {m_axis_tlast, m_axis_tdata};
+      output_element = {@TAG@m_axis_tlast, m_axis_tdata};
       if (s_axis_tready !== 1'b0 && s_axis_tready !== 1'b1)
         fail("s_axis_tready is unknown");
       if (m_axis_tvalid !== 1'b0 && m_axis_tvalid !== 1'b1)
@@ -130,6 +134,10 @@ module @NAME@_tb;
       if (s_axis_tvalid && s_axis_tready) begin
         if (sent == begins)
           first_input_at = cycle;
+        if (sent % INPUTS == INPUTS - 1) begin
+          round = cycle - vector_at[sent / INPUTS % CHANNELS];
+          vector_at[sent / INPUTS % CHANNELS] = cycle;
+        end
         offered = 1'b0;
         sent = sent + 1;
         quiet = 0;
@@ -161,6 +169,8 @@ module @NAME@_tb;
         failed = 1'b1;
       end else if (output_element[OUTPUT_BITS] !== expected[received][OUTPUT_BITS])
         fail("m_axis_tlast is wrong");
+      else if (output_element >> (OUTPUT_BITS + 1) !== expected[received] >> (OUTPUT_BITS + 1))
+        fail("m_axis_tid is wrong");
       checked = checked + 1;
     end
   endtask
@@ -221,10 +231,18 @@ module @NAME@_tb;
       tick;
     reset;
 
-    // Sequence by sequence, to count cycles.
+    // Sequence by sequence, to count cycles; of several channels a round's cycles are counted as all of them run.
     checking = 1'b1;
-    stop = 0;
-    due = 0;
+    stop = CHANNELS > 1 ? ELEMENTS : 0;
+    due = CHANNELS > 1 ? OUTPUTS : 0;
+    if (CHANNELS > 1) begin
+      run;
+      if (!failed && (round < CHANNELS * FIRST_LAYER || round > CHANNELS * CYCLES_PER_STEP)) begin
+        $display("FAIL @NAME@: a round takes %0d cycles, expected %0d to %0d", round, CHANNELS * FIRST_LAYER,
+          CHANNELS * CYCLES_PER_STEP);
+        failed = 1'b1;
+      end
+    end
     while (!failed && stop < ELEMENTS) begin
       begins = stop;
       stop = stop + 1;

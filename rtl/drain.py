@@ -16,10 +16,13 @@ from hwrnn.rtl.ports import Part, shape
 from hwrnn.rtl.schedule import PhasePlan
 from hwrnn.trace import trace
 
-__all__ = ["FLAGS", "Drain"]
+__all__ = ["Drain", "flags_of"]
 
-#: What a time step's columns carry to the end of the path.
-FLAGS = data.StructLayout({"first": 1, "emits": 1, "last_step": 1, "bank": 1})
+
+def flags_of(channels: int) -> data.StructLayout:
+    """What a time step's columns carry to the end of the path."""
+    tag = {"channel": range(channels)} if channels > 1 else {}
+    return data.StructLayout({"first": 1, "emits": 1, "last_step": 1, "bank": 1, **tag})
 
 
 class Drain(Part):
@@ -27,9 +30,9 @@ class Drain(Part):
 
     Ports:
         done, done_Q: as the front shows them with the column that ends a group, or its pass Q, in cycle 0.
-        first, emits, last_step, bank: the flags of that column.
+        first, emits, last_step, bank: the flags of that column; and its channel, where there are several.
         sum_N, first_N: of the lanes, in cycle ``schedule.mac - 1``.
-        unit: the unit that enters the path in the next cycle, to address old values.
+        unit: the unit that enters the path in the next cycle, to address old values; ``of`` is its channel.
         old_NAME: what the path reads back, a cycle after ``unit``.
         NAME: a stored value (``a_GATE``: a pre-activation), with NAME_valid, NAME_unit and NAME_flags beside it.
     """
@@ -37,6 +40,7 @@ class Drain(Part):
     def __init__(self, layer: QuantizedLayer, index: int, p: PhasePlan, lanes: Lanes) -> None:
         self.layer, self.index, self.plan = layer, index, p
         self.timing, self.sums_at = lanes.timing, lanes.schedule.mac - 1
+        self.layout = flags_of(lanes.schedule.channels)
         lines = trace(layer.cell)
         values = layer.formats.values
         self.stored = (*(f"a.{gate}" for gate in p.phase.gates), *lines.stored_in(index))
@@ -44,7 +48,9 @@ class Drain(Part):
         self.read_back = (*self.olds, *lines.crossing(index))
         self.unit_shape = range(max(layer.units, 2))
         ports: dict[str, Any] = {"done": In(1), "unit": Out(self.unit_shape)}
-        ports |= {flag: In(1) for flag in FLAGS.members}
+        ports |= {flag: In(form) for flag, form in self.layout.members.items()}
+        if "channel" in self.layout.members:
+            ports["of"] = Out(self.layout.members["channel"])
         ports |= {f"done_{q}": In(1) for q in range(p.passes - 1)}
         ports |= {f"sum_{n}": In(lanes.sum_shape) for n in range(p.lanes)}
         ports |= {f"first_{n}": In(lanes.sum_shape) for n in range(p.lanes) if hasattr(lanes, f"first_{n}")}
@@ -54,7 +60,7 @@ class Drain(Part):
             ports[port] = Out(shape(values[name]))
             ports[f"{port}_valid"] = Out(1)
             ports[f"{port}_unit"] = Out(self.unit_shape)
-            ports[f"{port}_flags"] = Out(FLAGS)
+            ports[f"{port}_flags"] = Out(self.layout)
         super().__init__(ports)
 
     def elaborate(self, platform: object) -> Module:
@@ -63,7 +69,7 @@ class Drain(Part):
         p, units = self.plan, self.layer.units
         path = ElementWise.build(m, self.layer, self.index, "path", self.timing)
         done = delayed(m, self.done, self.sums_at, "done", reset=True)
-        flags = delayed(m, Cat(getattr(self, flag) for flag in FLAGS.members), self.sums_at, "flags")
+        flags = delayed(m, Cat(getattr(self, flag) for flag in self.layout.members), self.sums_at, "flags")
         left = Signal(range(max(p.parallel, 2)))
         active = Signal()
         m.d.comb += active.eq(done | (left != 0))
@@ -80,11 +86,13 @@ class Drain(Part):
                 following = hold[u + 1] if u + 1 < p.parallel else register
                 m.d.sync += register.eq(Mux(done, sums[u, gate], following))
             m.d.comb += signal.eq(hold[0])
-        held = Signal(FLAGS, reset_less=True)
+        held = Signal(self.layout, reset_less=True)
         unit, valid = Signal(self.unit_shape, name="path_unit", reset_less=True), Signal(name="path_valid")
         m.d.sync += [unit.eq(self.unit), valid.eq(active)]
         with m.If(done):
             m.d.sync += held.eq(flags)
+        if "channel" in self.layout.members:
+            m.d.comb += self.of.eq(Mux(done, self.layout(flags).channel, held.channel))
         for name in self.read_back:
             value = getattr(self, f"old_{name}")
             # The first step of a sequence reads the initial state instead of the memory.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -19,23 +19,24 @@ from hwrnn.rtl.delay import delayed
 from hwrnn.rtl.drain import Drain
 from hwrnn.rtl.elementwise import depth_of
 from hwrnn.rtl.front import Front
+from hwrnn.rtl.inputs import InputVectors, address_bits
 from hwrnn.rtl.lanes import Lanes, factors
 from hwrnn.rtl.ports import OutputBuffer, Part, element, shape
-from hwrnn.rtl.schedule import Schedule, plan
+from hwrnn.rtl.schedule import MOST_CHANNELS, Schedule, plan
 from hwrnn.rtl.timing import SHORTEST, Timing
 from hwrnn.trace import trace
 
 __all__ = ["Engine", "schedule_of"]
 
 
-def schedule_of(layer: QuantizedLayer, lanes: int, timing: Timing = SHORTEST) -> Schedule:
+def schedule_of(layer: QuantizedLayer, lanes: int, timing: Timing = SHORTEST, channels: int = 1) -> Schedule:
     """The schedule of a layer within a budget of lanes.
 
     Raises:
-        UsageError: a budget below 1.
+        UsageError: a budget below 1, or channels out of their range.
     """
     mac = timing.mac(*(shape.width for shape in factors(layer)))
-    return plan(layer.cell, layer.inputs, layer.units, lanes, depth_of(layer, timing), mac)
+    return plan(layer.cell, layer.inputs, layer.units, lanes, depth_of(layer, timing), mac, channels)
 
 
 class Engine(Part):
@@ -51,14 +52,17 @@ class Engine(Part):
         probed: whether every stored value gets ports ``probe_NAME`` and ``probe_NAME_valid`` (a pre-activation's name
             is ``a_GATE``); values appear in the order of steps and units.
         timing: where registers stand; values and their order do not depend on it.
+        channels: independent sequences, each with its own state, whose vectors take turns: one of each channel makes a
+            round. A layer without state takes them in any order.
         weights: what memories they get, of ``hwrnn.rtl.weights.WEIGHTS``.
 
     Ports:
-        i: stream of input elements, ``last`` with the last element of a sequence's last vector.
+        i: stream of input elements, ``last`` with the last element of a sequence's last vector; with several channels,
+            each element tells its own.
         o: stream of output elements, likewise.
 
     Raises:
-        UsageError: a budget below 1.
+        UsageError: a budget below 1, or channels out of their range.
     """
 
     def __init__(
@@ -68,10 +72,11 @@ class Engine(Part):
         every_step: bool = True,
         probed: bool = False,
         timing: Timing = SHORTEST,
+        channels: int = 1,
         weights: str = "auto",
     ) -> None:
-        self.layer, self.every_step, self.timing = layer, every_step, timing
-        self.schedule = schedule_of(layer, lanes, timing)
+        self.layer, self.every_step, self.timing, self.channels = layer, every_step, timing, channels
+        self.schedule = schedule_of(layer, lanes, timing, channels)
         self.lanes = Lanes(layer, self.schedule, timing, weights)
         self.drains = tuple(Drain(layer, k, p, self.lanes) for k, p in enumerate(self.schedule.phases))
         lines = trace(layer.cell)
@@ -84,8 +89,8 @@ class Engine(Part):
             names = (*(f"a.{gate}" for gate in layer.cell.gates), *lines.stores)
             self.probes = {name: "probe_" + name.replace(".", "_") for name in names}
         ports: dict[str, Any] = {
-            "i": In(stream.Signature(element(self.input_format))),
-            "o": Out(stream.Signature(element(self.output_format))),
+            "i": In(stream.Signature(element(self.input_format, channels))),
+            "o": Out(stream.Signature(element(self.output_format, channels))),
         }
         for name, port in self.probes.items():
             ports |= {port: Out(shape(layer.formats.values[name])), f"{port}_valid": Out(1)}
@@ -93,13 +98,22 @@ class Engine(Part):
 
     @property
     def cycles_per_step(self) -> int:
-        """Cycles of a time step in steady state."""
+        """Cycles of one channel's time step in steady state."""
         return self.schedule.cycles_per_step
 
     @property
     def latency(self) -> int:
         """Cycles from the last input element's transfer to the last output element's, the engine idle before."""
         return self.schedule.latency
+
+    @property
+    def channels_without_waiting(self) -> int:
+        """The fewest channels with which the engine never waits for a state, and every lane works in every cycle."""
+        counts = range(1, MOST_CHANNELS + 1)
+        return next(n for n in counts if not any(p.gap for p in self._schedule(n).phases))
+
+    def _schedule(self, channels: int) -> Schedule:
+        return schedule_of(self.layer, self.schedule.budget, self.timing, channels)
 
     @property
     def multipliers(self) -> int:
@@ -116,10 +130,10 @@ class Engine(Part):
     def memory_bits(self) -> int:
         """Bits of all memories: weights, biases, input and state vectors, unit values, output buffer."""
         values, units = self.layer.formats.values, self.layer.units
-        bits = self.lanes.memory_bits + 2 * self.layer.inputs * self.input_format.width
-        bits += sum((1 + self._banked(name)) * units * values[name].width for name in self._vectors)
-        bits += sum(units * values[name].width for name in self._by_unit)
-        return bits + self.schedule.buffer * (self.output_format.width + 1)
+        bits = self.lanes.memory_bits + self.schedule.slots * self.layer.inputs * self.input_format.width
+        states = sum((1 + self._banked(name)) * units * values[name].width for name in self._vectors)
+        states += sum(units * values[name].width for name in self._by_unit)
+        return bits + self.channels * states + self.schedule.buffer * element(self.output_format, self.channels).size
 
     def _banked(self, name: str) -> bool:
         """Whether an operand vector is written while the same time step still reads the old one."""
@@ -131,46 +145,65 @@ class Engine(Part):
         layer, values = self.layer, self.layer.formats.values
         m.submodules.front = front = Front(self.schedule)
         m.submodules.lanes = lanes = self.lanes
-        m.submodules.buffer = buffer = OutputBuffer(self.output_format, self.schedule.buffer)
+        m.submodules.buffer = buffer = OutputBuffer(self.output_format, self.schedule.buffer, self.channels)
         wiring.connect(m, buffer.o, wiring.flipped(self.o))
-        depth = 2 << _bits(layer.inputs)
-        m.submodules.inputs = inputs = Memory(shape=shape(self.input_format), depth=depth, init=[])
-        memories = {"x": inputs}
+        slots = self.schedule.slots
+        m.submodules.inputs = inputs = InputVectors(self.input_format, layer.inputs, self.channels, slots)
+        wiring.connect(m, wiring.flipped(self.i), inputs.i)
+        memories = {}
         for name in self._vectors:
-            depth = (1 + self._banked(name)) << _bits(layer.units)
+            depth = (1 + self._banked(name)) * self.channels << address_bits(layer.units)
             memories[name] = Memory(shape=shape(values[name]), depth=max(depth, 2), init=[])
             m.submodules[f"vector_{name}"] = memories[name]
 
-        names = ("bank", "state_bank", "last_step", "emits", "go", "finishes")
-        bank, state_bank, last_step, emits, go, finishes = (Signal(name=name) for name in names)
-        full, ends = Signal(2, name="full"), Signal(2, name="ends")
-        first = Signal(init=1)  # the step is the first of its sequence
-        self._fill(m, inputs, full, ends)
+        names = ("state_bank", "last_step", "emits", "go", "finishes")
+        state_bank, last_step, emits, go, finishes = (Signal(name=name) for name in names)
+        firsts = Signal(self.channels, name="firsts", init=(1 << self.channels) - 1)
+        first = Signal()  # the step is the first of its sequence
+        oldest = Signal(range(slots))  # of a round's vectors; with one phase of those that wait
+        channel = [inputs.channel] if self.channels > 1 else []
+        round_ends = inputs.channel == self.channels - 1 if self.channels > 1 else Const(1)
+        began = front.phase_over & (front.phase == 0)
+        m.d.comb += [
+            first.eq(firsts.bit_select(channel[0], 1) if channel else firsts),
+            inputs.column.eq(front.column),
+            inputs.slot.eq(oldest + front.channel if front.in_turn else oldest),
+            inputs.begun.eq(go & began),
+            inputs.released.eq(go & front.ends_step),
+        ]
         # Room at the output is promised when a group's last column is issued.
         credits = Signal(range(self.schedule.buffer + 1), init=self.schedule.buffer)
         room = Signal(init=1)
         final = len(self.drains) - 1
         most = self.schedule.phases[final].parallel
         m.d.comb += [
-            last_step.eq(Mux(bank, ends[1], ends[0])),
+            last_step.eq(inputs.last),
             emits.eq(1 if self.every_step else last_step),
             finishes.eq(getattr(front, f"done_{final}") & emits),
-            go.eq(Mux(bank, full[1], full[0]) & front.settled & (room | ~finishes)),
+            go.eq((inputs.present | (front.phase != 0)) & front.settled & (room | ~finishes)),
             front.go.eq(go),
         ]
         m.d.sync += credits.eq(credits + buffer.taken - Mux(go & finishes, front.need, 0))
         # Decided a cycle early, for one whole group that this cycle may reserve and another one.
         m.d.sync += room.eq(credits >= 2 * most)
         with m.If(go & front.ends_step):
-            m.d.sync += [bank.eq(~bank), state_bank.eq(~state_bank), first.eq(last_step)]
-            m.d.sync += full.bit_select(bank, 1).eq(0)
+            if not front.in_turn:
+                m.d.sync += oldest.eq(oldest + 1)
+            with m.If(round_ends):
+                m.d.sync += state_bank.eq(~state_bank)
+                if front.in_turn:
+                    m.d.sync += oldest.eq(oldest + self.channels)
+            m.d.sync += (firsts.bit_select(channel[0], 1) if channel else firsts).eq(last_step)
+        if front.in_turn:
+            following = Mux(front.phase == len(self.drains) - 1, 0, front.phase + 1)
+            m.d.comb += lanes.base.eq(Mux(front.repeats, front.phase, following))
 
         m.d.comb += [
             lanes.issue.eq(go),
-            lanes.restart.eq(front.ends_step),
+            lanes.restart.eq(front.phase_over if front.in_turn else front.ends_step),
             lanes.start.eq(front.start),
             lanes.second.eq(front.second),
-            lanes.operand.eq(self._operand(m, front, memories, bank, state_bank, first)),
+            lanes.operand.eq(self._operand(m, front, inputs.data, memories, Cat(state_bank, *channel), first)),
         ]
 
         if lanes.needs_place:
@@ -178,7 +211,8 @@ class Engine(Part):
 
         by_unit = {}
         for name in self._by_unit:
-            by_unit[name] = Memory(shape=shape(values[name]), depth=max(layer.units, 2), init=[])
+            depth = self.channels << address_bits(layer.units) if channel else layer.units
+            by_unit[name] = Memory(shape=shape(values[name]), depth=max(depth, 2), init=[])
             m.submodules[f"unit_{name}"] = by_unit[name]
         for k, drain in enumerate(self.drains):
             m.submodules[f"drain_{k}"] = drain
@@ -186,6 +220,8 @@ class Engine(Part):
                 drain.done.eq(go & getattr(front, f"done_{k}")),
                 Cat(drain.first, drain.emits, drain.last_step, drain.bank).eq(Cat(first, emits, last_step, state_bank)),
             ]
+            if channel:
+                m.d.comb += drain.channel.eq(channel[0])
             for q in range(drain.plan.passes - 1):
                 m.d.comb += getattr(drain, f"done_{q}").eq(go & getattr(front, f"done_{k}_{q}"))
             for port in drain.signature.members:
@@ -193,38 +229,30 @@ class Engine(Part):
                     m.d.comb += getattr(drain, port).eq(getattr(lanes, port))
             for name in drain.read_back:
                 read = by_unit[name].read_port()
-                m.d.comb += [read.addr.eq(drain.unit), getattr(drain, f"old_{name}").eq(read.data)]
+                place = self._place(drain.unit, [drain.of] if channel else [])
+                m.d.comb += [read.addr.eq(place), getattr(drain, f"old_{name}").eq(read.data)]
             for name in drain.stored:
                 self._distribute(m, drain, name, by_unit, memories, buffer)
         return m
 
-    def _fill(self, m: Module, inputs: Memory, full: Signal, ends: Signal) -> None:
-        """Take input elements into the bank that is free."""
-        count, into = Signal(range(max(self.layer.inputs, 2)), name="count"), Signal(name="into")
-        write = inputs.write_port()
-        m.d.comb += [
-            self.i.ready.eq(~Mux(into, full[1], full[0])),
-            write.addr.eq(Cat(count[: _bits(self.layer.inputs)], into)),
-            write.data.eq(self.i.payload.data),
-            write.en.eq(self.i.valid & self.i.ready),
-        ]
-        with m.If(self.i.valid & self.i.ready):
-            with m.If(count == self.layer.inputs - 1):
-                m.d.sync += [count.eq(0), into.eq(~into)]
-                m.d.sync += [full.bit_select(into, 1).eq(1), ends.bit_select(into, 1).eq(self.i.payload.last)]
-            with m.Else():
-                m.d.sync += count.eq(count + 1)
+    def _place(self, unit: Value, channel: list[Value]) -> Value:
+        """The address of a unit's value of a channel."""
+        return Cat(unit[: address_bits(self.layer.units)], *channel) if channel else unit
 
     def _operand(
-        self, m: Module, front: Front, memories: dict[str, Memory], bank: Signal, state_bank: Signal, first: Signal
+        self, m: Module, front: Front, x: Signal, memories: dict[str, Memory], where: Value, first: Signal
     ) -> Signal:
-        """The operand in cycle ``1 + timing.memory``: read, chosen, kept; shifted to where the products meet."""
-        data = {}
+        """The operand in cycle ``1 + timing.memory``: read, chosen, kept; shifted to where the products meet.
+
+        Args:
+            x: the input element.
+            where: bank of the state, and channel above it.
+        """
+        data = {"x": x}
         for name, memory in memories.items():
             read = memory.read_port()
-            column = front.column[: _bits(self.layer.size_of(name))]
-            at = bank if name == "x" else state_bank
-            m.d.comb += read.addr.eq(Cat(column, at) if name == "x" or self._banked(name) else column)
+            column = front.column[: address_bits(self.layer.size_of(name))]
+            m.d.comb += read.addr.eq(Cat(column, where if self._banked(name) else where[1:]))
             data[name] = read.data
         source, started = delayed(m, front.source, 1, "source"), delayed(m, first, 1, "first")
         chosen = Signal(self.lanes.operand_shape, name="operand")
@@ -252,13 +280,14 @@ class Engine(Part):
         port = name.replace(".", "_")
         value, valid = getattr(drain, port), getattr(drain, f"{port}_valid")
         unit, flags = getattr(drain, f"{port}_unit"), getattr(drain, f"{port}_flags")
+        channel = [flags.channel] if self.channels > 1 else []
         if name in by_unit:
             write = by_unit[name].write_port()
-            m.d.comb += [write.addr.eq(unit), write.data.eq(value), write.en.eq(valid)]
+            m.d.comb += [write.addr.eq(self._place(unit, channel)), write.data.eq(value), write.en.eq(valid)]
         if name in vectors:
             write = vectors[name].write_port()
-            low = unit[: _bits(self.layer.units)]
-            address = Cat(low, ~flags.bank) if self._banked(name) else low
+            bank = [~flags.bank] if self._banked(name) else []
+            address = Cat(unit[: address_bits(self.layer.units)], *bank, *channel)
             m.d.comb += [write.addr.eq(address), write.data.eq(value), write.en.eq(valid)]
         if name == self.layer.cell.output:
             m.d.comb += [
@@ -266,11 +295,8 @@ class Engine(Part):
                 buffer.payload.data.eq(value),
                 buffer.payload.last.eq(flags.last_step & (unit == self.layer.units - 1)),
             ]
+            if channel:
+                m.d.comb += buffer.payload.channel.eq(channel[0])
         if name in self.probes:
             m.d.comb += getattr(self, self.probes[name]).eq(value)
             m.d.comb += getattr(self, self.probes[name] + "_valid").eq(valid)
-
-
-def _bits(size: int) -> int:
-    """Address bits of a vector."""
-    return max(size - 1, 0).bit_length()

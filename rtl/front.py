@@ -14,6 +14,9 @@ __all__ = ["Front"]
 class Front(Part):
     """Counts phase, group, pass, operand and column; everything it shows belongs to the column that ``go`` issues.
 
+    With several phases, each is worked for all channels in turn before the next one begins; with one phase the channels
+    are the same columns again, and nothing here tells them apart.
+
     Ports:
         go: the column is issued in this cycle.
         settled: the column's operand has been written; the static schedule knows it from a countdown, without comparing
@@ -23,7 +26,10 @@ class Front(Part):
         phase, row_pass: of the column.
         done_K: the last column of a group of phase K; done_K_Q: of its pass Q, not the last.
         need: units of the group being worked in the last phase.
-        ends_step: the last column of the time step.
+        phase_over: the last column of a phase for one channel.
+        ends_step: the last column of the time step of one channel.
+        channel: of the column, where there are several phases and channels.
+        repeats: beside ``phase_over``: the phase follows again, for the next channel.
     """
 
     def __init__(self, schedule: Schedule) -> None:
@@ -31,6 +37,8 @@ class Front(Part):
         self.sources = tuple((k, name) for k, p in enumerate(schedule.phases) for name, _ in p.operands)
         phases = schedule.phases
         self.widest = max(size for p in phases for _, size in p.operands)
+        #: whether channels are counted here
+        self.in_turn = schedule.returns
         super().__init__(
             {
                 "go": In(1),
@@ -42,7 +50,9 @@ class Front(Part):
                 "phase": Out(range(max(len(phases), 2))),
                 "row_pass": Out(range(max(2, *(p.passes for p in phases)))),
                 "need": Out(range(phases[-1].parallel + 1)),
+                "phase_over": Out(1),
                 "ends_step": Out(1),
+                **({"channel": Out(range(schedule.channels)), "repeats": Out(1, init=1)} if self.in_turn else {}),
                 **{f"done_{k}": Out(1) for k in range(len(phases))},
                 **{f"done_{k}_{q}": Out(1) for k, p in enumerate(phases) for q in range(p.passes - 1)},
             }
@@ -81,11 +91,12 @@ class Front(Part):
                         opens = (self.column == 0) & (group == 0) & (self.row_pass == 0)
                         m.d.comb += self.settled.eq(~opens | (waiting == 0))
         row_done, group_done, phase_done = (Signal(name=f"{what}_done") for what in ("row", "group", "phase"))
+        m.d.comb += phase_done.eq(self.phase_over & ~self.repeats if self.in_turn else self.phase_over)
         m.d.comb += [
             row_done.eq(column_ends & operand_ends),
             group_done.eq(row_done & pass_ends),
-            phase_done.eq(group_done & group_ends),
-            self.ends_step.eq(phase_done & (self.phase == len(phases) - 1)),
+            self.phase_over.eq(group_done & group_ends),
+            self.ends_step.eq(self.phase_over & (self.phase == len(phases) - 1)),
             self.need.eq(Mux(group_ends, phases[-1].last_group, phases[-1].parallel)),
         ]
         for k, p in enumerate(phases):
@@ -117,6 +128,11 @@ class Front(Part):
                         with m.If(group_done):
                             m.d.sync += pass_ends.eq(p.passes == 1)
                             m.d.sync += group_ends.eq(group == p.groups - 2)
+                        if self.in_turn:
+                            with m.If(self.phase_over):
+                                m.d.sync += group_ends.eq(p.groups == 1)
+                                if p.gap:
+                                    m.d.sync += waiting.eq(p.gap + p.gap_column)
                         with m.If(phase_done):
                             m.d.sync += pass_ends.eq(following.passes == 1)
                             m.d.sync += group_ends.eq(following.groups == 1)
@@ -128,4 +144,9 @@ class Front(Part):
                 m.d.sync += group.eq(Mux(group_ends, 0, group + 1))
             with m.If(phase_done):
                 m.d.sync += self.phase.eq(Mux(self.ends_step, 0, self.phase + 1))
+            if self.in_turn:
+                last = self.schedule.channels - 1
+                with m.If(self.phase_over):
+                    m.d.sync += self.channel.eq(Mux(self.repeats, self.channel + 1, 0))
+                    m.d.sync += self.repeats.eq(Mux(self.repeats, self.channel != last - 1, 1))
         return m

@@ -32,6 +32,7 @@ def generate(
     lanes: Any = 16,
     name: str | None = None,
     argmax: bool = False,
+    channels: Any = 1,
     target: str | None = None,
     timing: Timing | None = None,
     weights: str = "auto",
@@ -50,6 +51,7 @@ def generate(
         lanes: the budget of multipliers, as :class:`hwrnn.rtl.Network` takes it.
         name: of the Verilog top; by default made of the cell and the sizes.
         argmax: whether the index of the largest output leaves instead of the outputs; for classification.
+        channels: independent sequences that take turns, as :class:`hwrnn.rtl.Network` takes them.
         target: a part (``hwrnn.rtl.TARGETS``) that the network has to fit. The Verilog runs on any part.
         timing: where registers stand (``hwrnn.rtl.Timing``); where None the target's choice, or without a target the
             shortest pipeline.
@@ -83,7 +85,7 @@ def generate(
     if check_weights(weights) == "spram" and (part is None or not part.sprams):
         having = ", ".join(row.name for row in TARGETS.values() if row.sprams)
         raise UsageError(f"Weights must be 'spram' only for a target that has it ({having}), not for {target or 'any'}")
-    network = Network(model, lanes, argmax, timing=timing, weights=weights)
+    network = Network(model, lanes, argmax, timing=timing, channels=channels, weights=weights)
     emitted = emit(network, default_name(model) if name is None else name)
     manifest = manifest_of(emitted, lanes, part)
     files = {f"{emitted.name}.v": _header(emitted, lanes) + emitted.text}
@@ -110,6 +112,7 @@ def default_name(model: QuantizedModel) -> str:
 def _header(emitted: Emitted, lanes: Any) -> str:
     network, tools = emitted.network, emitted.tools
     options = f"lanes={lanes!r}, name={emitted.name!r}" + (", argmax=True" if network.argmax else "")
+    options += f", channels={network.channels}" if network.channels > 1 else ""
     options += f", timing=hwrnn.rtl.{network.timing}" if network.timing != SHORTEST else ""
     options += f", weights={network.weights!r}" if network.weights != "auto" else ""
     options += ", target=TARGET" if network.weights == "spram" else ""

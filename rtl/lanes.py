@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, signed
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Shape, Signal, signed
 from amaranth.lib.memory import Memory, ReadPort
 from amaranth.lib.wiring import In, Out
 
@@ -69,7 +69,9 @@ class Lanes(Part):
         super().__init__(
             {
                 "issue": In(1),
-                "restart": In(1),  # this issue is the last of a time step
+                "restart": In(1),  # with issue: the words begin anew behind this one
+                # with restart: the phase whose words follow
+                **({"base": In(range(len(schedule.phases)))} if schedule.returns else {}),
                 "start": In(1),  # with issue: a row's first gate starts
                 "second": In(1),  # with issue: a row's second gate starts
                 **(place if self.needs_place else {}),
@@ -118,8 +120,13 @@ class Lanes(Part):
     def _contents(self) -> tuple[list[int], list[int]]:
         """The words of the weight and the bias memory, in the order in which a time step reads them."""
         layer, lanes = self.layer, self.schedule.lanes
-        words, biases = [], []
+        words: list[int] = []
+        biases: list[int] = []
+        #: where the words and the biases of each phase begin
+        self.starts, self.bias_starts = [], []
         for p in self.schedule.phases:
+            self.starts.append(len(words))
+            self.bias_starts.append(len(biases))
             for group in range(p.groups):
                 for q in range(p.passes):
                     block = np.zeros((p.columns, lanes), np.int64)
@@ -140,6 +147,10 @@ class Lanes(Part):
                     biases += [_packed(line, self.sum_shape.width) for line in sums.tolist()]
         return words, biases
 
+    def _at_base(self, starts: list[int]) -> Any:
+        """Where the words of the phase ``base`` begin."""
+        return Array(Const(start) for start in starts)[self.base] if self.schedule.returns else 0
+
     def elaborate(self, platform: object) -> Module:
         """Memory, its registers, product, accumulator."""
         m = Module()
@@ -149,9 +160,9 @@ class Lanes(Part):
         starting = Signal()
         m.d.comb += starting.eq(self.start | self.second)
         with m.If(self.issue):
-            m.d.sync += word.eq(Mux(self.restart, 0, word + 1))
+            m.d.sync += word.eq(Mux(self.restart, self._at_base(self.starts), word + 1))
             with m.If(self.restart):
-                m.d.sync += bias_word.eq(0)
+                m.d.sync += bias_word.eq(self._at_base(self.bias_starts))
             with m.Elif(starting):
                 m.d.sync += bias_word.eq(bias_word + 1)
         read, read_bias = self._memories(m, word)

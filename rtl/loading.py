@@ -173,22 +173,24 @@ class Loader(Part):
 
 
 class Gate(Part):
-    """Lets sequences in, or holds the next one back, and knows when all have left; it adds no cycle.
+    """Lets sequences in, or holds the next ones back, and knows when all have left; it adds no cycle.
 
     Args:
         form: of the elements.
         inputs: elements of a vector.
         most: sequences that can be on their way at a time.
+        channels: independent sequences, whose vectors take turns.
 
     Ports:
         i, o: the stream before and behind.
-        hold: no sequence may begin; one that has begun goes on.
+        hold: no sequence may begin; what has begun goes on. With several channels that is until all are between two
+            sequences at the end of a round, for a round needs a vector of each.
         left: the last output element of a sequence is taken.
         drained: it holds, and every sequence has left.
     """
 
-    def __init__(self, form: Format, inputs: int, most: int) -> None:
-        self.inputs, self.most = inputs, most
+    def __init__(self, form: Format, inputs: int, most: int, channels: int = 1) -> None:
+        self.inputs, self.most, self.channels = inputs, most, channels
         super().__init__(
             {
                 "i": In(stream.Signature(element(form))),
@@ -200,22 +202,30 @@ class Gate(Part):
         )
 
     def elaborate(self, platform: object) -> Module:
-        """Count elements of a vector, and sequences."""
+        """Count elements of a vector, vectors of a round, and sequences."""
         m = Module()
         count = Signal(range(max(self.inputs, 2)), name="count")
-        inside = Signal(name="inside")  # a sequence has begun and not ended
+        turn = Signal(range(max(self.channels, 2)), name="turn")
+        inside = Signal(self.channels, name="inside")  # each channel's sequence has begun and not ended
         pending = Signal(range(self.most + 1), name="pending")
-        open_, moved = Signal(name="open"), Signal(name="moved")
+        own = inside.bit_select(turn, 1) if self.channels > 1 else inside
+        names = ("open", "moved", "running", "ends", "begins")
+        open_, moved, running, ends, begins = (Signal(name=name) for name in names)
         m.d.comb += [
-            open_.eq(inside | ~self.hold),
+            running.eq(inside.any() | (turn != 0) if self.channels > 1 else inside),
+            open_.eq(running | ~self.hold),
             self.o.payload.eq(self.i.payload),
             self.o.valid.eq(self.i.valid & open_),
             self.i.ready.eq(self.o.ready & open_),
             moved.eq(self.o.valid & self.o.ready),
+            ends.eq(count == self.inputs - 1),
+            begins.eq(moved & ~own),
         ]
         with m.If(moved):
-            ends = count == self.inputs - 1
-            m.d.sync += [count.eq(Mux(ends, 0, count + 1)), inside.eq(~(ends & self.i.payload.last))]
-        m.d.sync += pending.eq(pending + (moved & ~inside) - self.left)
-        m.d.sync += self.drained.eq(self.hold & ~inside & (pending == 0))
+            m.d.sync += [count.eq(Mux(ends, 0, count + 1)), own.eq(~(ends & self.i.payload.last))]
+            if self.channels > 1:
+                with m.If(ends):
+                    m.d.sync += turn.eq(Mux(turn == self.channels - 1, 0, turn + 1))
+        m.d.sync += pending.eq(pending + begins - self.left)
+        m.d.sync += self.drained.eq(self.hold & ~running & (pending == 0))
         return m

@@ -48,6 +48,7 @@ def manifest_of(emitted: Emitted, lanes: Any, target: Target | None) -> dict[str
         "ports": {"input": _input(network), "output": _output(network)},
         "lanes": {"asked": list(lanes) if isinstance(lanes, (list, tuple)) else lanes, "built": network.lanes},
         "timing": asdict(network.timing),
+        "channels": network.channels,
         "weights": network.weights,
         "load": _load(network) if network.loadable else None,
         "cycles_per_step": {"value": network.cycles_per_step, "formula": _rate(network)},
@@ -92,6 +93,7 @@ def _output(network: Network) -> dict[str, Any]:
     model, form = network.model, network.output_format
     port = {
         "tdata_bits": padded(form.width),
+        "tid_bits": (network.channels - 1).bit_length(),
         "elements_per_vector": network.outputs_per_vector,
         "format": _format(form),
     }
@@ -121,6 +123,7 @@ def _layer(engine: Engine) -> dict[str, Any]:
         "lanes": schedule.lanes,
         "phases": [_phase(plan) for plan in schedule.phases],
         "cycles_per_step": {"value": engine.cycles_per_step, "formula": _cycles(engine)},
+        "channels_without_waiting": engine.channels_without_waiting,
         "latency": {"value": engine.latency, "formula": _engine_latency(engine)},
         "multiplications": layer.multiplications,
         "multipliers": engine.multipliers,
@@ -158,7 +161,10 @@ def _rate(network: Network) -> str:
 def _engine_latency(engine: Engine) -> str:
     schedule = engine.schedule
     last = schedule.phases[-1]
-    issued = [_issued(p) + (f" + {p.gap} waiting" if k else "") for k, p in enumerate(schedule.phases)]
+    issued = [_issued(schedule.phases[0])]
+    for p in schedule.phases[1:]:
+        own = f"{_issued(p)} + {p.gap} waiting"
+        issued.append(own if engine.channels == 1 else f"{engine.channels} channels * ({own})")
     return (
         f"{' + '.join(issued)} + {schedule.mac} to the sums + {last.last_group - 1} units before the last of its group"
         f" + {schedule.depths[-1]} stages of the element-wise path + {OUTPUT_STAGES} of the output = {engine.latency}"
@@ -167,6 +173,8 @@ def _engine_latency(engine: Engine) -> str:
 
 def _latency(network: Network) -> str:
     each = [str(engine.latency) for engine in network.engines]
+    if any(network.queued):
+        each.append(f"{sum(network.queued)} behind earlier channels")
     if network.picker is not None:
         each.append(f"{network.picker.latency} of the arg-max")
     return f"sum over the layers: {' + '.join(each)} = {network.latency}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -28,17 +28,21 @@ class ArgMax(Part):
     Args:
         form: of the elements.
         count: elements of a vector.
+        channels: independent sequences.
 
     The index leaves one cycle after the vector's last element was taken.
     """
 
     latency = 1
 
-    def __init__(self, form: Format, count: int) -> None:
-        self.form, self.count = form, count
+    def __init__(self, form: Format, count: int, channels: int = 1) -> None:
+        self.form, self.count, self.channels = form, count, channels
         self.index_format = Format(max(bits_for(0, count - 1)[0], 1), 0, signed=False)
         super().__init__(
-            {"i": In(stream.Signature(element(form))), "o": Out(stream.Signature(element(self.index_format)))}
+            {
+                "i": In(stream.Signature(element(form, channels))),
+                "o": Out(stream.Signature(element(self.index_format, channels))),
+            }
         )
 
     def elaborate(self, platform: object) -> Module:
@@ -57,6 +61,8 @@ class ArgMax(Part):
                 m.d.sync += [best.eq(self.i.payload.data), best_at.eq(at)]
             with m.If(at == self.count - 1):
                 m.d.sync += [at.eq(0), self.o.valid.eq(1), self.o.payload.last.eq(self.i.payload.last)]
+                if self.channels > 1:
+                    m.d.sync += self.o.payload.channel.eq(self.i.payload.channel)
                 with m.If(better):
                     m.d.sync += self.o.payload.data.eq(at)
                 with m.Else():
@@ -66,15 +72,15 @@ class ArgMax(Part):
         return m
 
 
-def budgets_of(model: QuantizedModel, lanes: int, timing: Timing = SHORTEST) -> list[int]:
+def budgets_of(model: QuantizedModel, lanes: int, timing: Timing = SHORTEST, channels: int = 1) -> list[int]:
     """One budget for each layer: ``lanes`` for a recurrent one, for the head as few as do not slow them down.
 
     Raises:
-        UsageError: a budget below 1.
+        UsageError: a budget below 1, or channels out of their range.
     """
 
     def pace(layer: QuantizedLayer, budget: int) -> int:
-        return schedule_of(layer, budget, timing).cycles_per_step
+        return schedule_of(layer, budget, timing, channels).cycles_per_step
 
     budgets = [lanes] * len(model.layers)
     if model.head is None:
@@ -95,17 +101,20 @@ class Network(Part):
         argmax: whether the index of the largest output leaves instead of the outputs (classification).
         probed: whether every stored value gets ports; see ``probes``.
         timing: where registers stand in every engine.
+        channels: independent sequences that run in turn, each with its own state: at the input, vectors of channel 0, 1
+            and so on make a round, again and again. A short pipeline's wait for its state is filled with the others'.
         weights: ``auto`` leaves the choice of the memories to the tools, ``block`` and ``distributed`` make it;
             ``loadable`` adds a load port, ``spram`` too, and keeps weights in memories without initial content.
 
     Ports:
         i: stream of input elements; ``last`` with the last element of a sequence's last vector.
-        o: stream of output elements (or indices), likewise.
+        o: stream of output elements (or indices), likewise; with several channels, ``channel`` tells whose.
         load, answer, held: of loadable weights: a stream of bytes (``hwrnn.rtl.frames``) with ``last`` on each frame's
             last one, a stream of a byte for each frame, and whether the network waits for weights.
 
     Raises:
-        UsageError: a budget below 1, or not one for each layer; an unknown choice of weights, or too many for SPRAM.
+        UsageError: a budget below 1, or not one for each layer, or channels out of their range; an unknown choice of
+            weights, or too many for SPRAM.
     """
 
     def __init__(
@@ -115,12 +124,13 @@ class Network(Part):
         argmax: bool = False,
         probed: bool = False,
         timing: Timing = SHORTEST,
+        channels: int = 1,
         weights: str = "auto",
     ) -> None:
-        self.model, self.argmax, self.timing, self.budget = model, argmax, timing, lanes
+        self.model, self.argmax, self.timing, self.budget, self.channels = model, argmax, timing, lanes, channels
         self.weights, self.loadable = check_weights(weights), is_loadable(weights)
         stack = [AnyWeights.of(layer) for layer in model.stack] if self.loadable else model.stack
-        budgets = list(lanes) if isinstance(lanes, (list, tuple)) else budgets_of(model, lanes, timing)
+        budgets = list(lanes) if isinstance(lanes, (list, tuple)) else budgets_of(model, lanes, timing, channels)
         if len(budgets) != len(stack):
             raise UsageError(f"Lanes must be given once or for each of {len(stack)} layers, not {len(budgets)} times")
         recurrent = len(model.layers)
@@ -131,11 +141,11 @@ class Network(Part):
             self.sprams = sprams_of([_memory_of(*each, timing) for each in zip(stack, budgets, strict=True)])
             choices = ["spram" if count else "loadable" for count in self.sprams]
         self.engines = tuple(
-            Engine(layer, budget, model.every_step or k != recurrent - 1, probed, timing, choice)
+            Engine(layer, budget, model.every_step or k != recurrent - 1, probed, timing, channels, choice)
             for k, (layer, budget, choice) in enumerate(zip(stack, budgets, choices, strict=True))
         )
         self.loader = Loader(self.identity, self._load_memories(), weights == "spram") if self.loadable else None
-        self.picker = ArgMax(model.output_format, model.outputs) if argmax else None
+        self.picker = ArgMax(model.output_format, model.outputs, channels) if argmax else None
         self.input_format = model.input_format
         self.output_format = self.picker.index_format if self.picker else model.output_format
         #: ``(layer, value)`` to the name of its probe port; ``NAME_valid`` stands beside it.
@@ -146,7 +156,7 @@ class Network(Part):
         }
         ports: dict[str, Any] = {
             "i": In(stream.Signature(element(self.input_format))),
-            "o": Out(stream.Signature(element(self.output_format))),
+            "o": Out(stream.Signature(element(self.output_format, channels))),
         }
         for (k, name), port in self.probes.items():
             ports |= {port: Out(shape(stack[k].formats.values[name])), f"{port}_valid": Out(1)}
@@ -157,7 +167,7 @@ class Network(Part):
 
     def with_probes(self) -> Network:
         """The same network with probes."""
-        return Network(self.model, self.budget, self.argmax, True, self.timing, self.weights)
+        return Network(self.model, self.budget, self.argmax, True, self.timing, self.channels, self.weights)
 
     @property
     def identity(self) -> bytes:
@@ -186,16 +196,37 @@ class Network(Part):
 
     @property
     def cycles_per_step(self) -> int:
-        """Cycles of a time step in steady state: those of the slowest engine that works every step."""
+        """Cycles of one channel's time step in steady state: those of the slowest engine that works every step."""
         return self.bounding.cycles_per_step
 
     @property
     def latency(self) -> int:
         """Cycles from the transfer of a one-step sequence's last input element to that of its last output element.
 
-        The network is idle before, and the output is taken at once.
+        The network is idle before, and the output is taken at once. With several channels the sequence is that of the
+        last one, after the other ones' of the same round.
         """
-        return sum(engine.latency for engine in self.engines) + (ArgMax.latency if self.argmax else 0)
+        return sum(engine.latency + queued for engine, queued in zip(self.engines, self.queued, strict=True)) + (
+            ArgMax.latency if self.argmax else 0
+        )
+
+    @property
+    def queued(self) -> tuple[int, ...]:
+        """Of the latency, the cycles that each engine still works earlier channels of the round.
+
+        Only an engine of several phases brings a round's vectors close together; behind it they may queue.
+        """
+        found: list[int] = []
+        apart: int | None = None  # cycles between two vectors of a round; None: as far as they came
+        for engine in self.engines:
+            phases = engine.schedule.phases
+            first, last = (phases[k].cycles + phases[k].gap for k in (0, -1))
+            found.append(0 if apart is None else (self.channels - 1) * max(0, first - apart))
+            if engine.schedule.returns:
+                apart = last
+            elif apart is not None:
+                apart = max(apart, first)
+        return tuple(found)
 
     @property
     def ideal_cycles_per_step(self) -> float:
@@ -226,7 +257,9 @@ class Network(Part):
     def elaborate(self, platform: object) -> Module:
         """Engines in a row."""
         m = Module()
-        source = self._input(m)
+        source = wiring.flipped(self.i) if self.loader is None else self._gated(m, self.loader)
+        if self.channels > 1:
+            source = self._tagged(m, source)
         for k, engine in enumerate(self.engines):
             m.submodules[f"layer{k}"] = engine
             wiring.connect(m, source, engine.i)
@@ -241,13 +274,12 @@ class Network(Part):
         wiring.connect(m, source, wiring.flipped(self.o))
         return m
 
-    def _input(self, m: Module) -> Any:
-        """What the first engine reads: the input, behind a gate where there is a load port."""
-        if self.loader is None:
-            return wiring.flipped(self.i)
-        most = sum(engine.schedule.buffer + 4 for engine in self.engines) + 2  # a vector each in banks and pipelines
-        m.submodules.loader = loader = self.loader
-        m.submodules.gate = gate = Gate(self.input_format, self.model.inputs, most)
+    def _gated(self, m: Module, loader: Loader) -> Any:
+        """The input behind a gate that the loader closes, and what it writes."""
+        # No more sequences than vectors and elements that queues and pipelines have room for.
+        most = sum(engine.schedule.buffer + 4 * self.channels + 4 for engine in self.engines) + 4
+        m.submodules.loader = loader
+        m.submodules.gate = gate = Gate(self.input_format, self.model.inputs, most, self.channels)
         wiring.connect(m, wiring.flipped(self.i), gate.i)
         wiring.connect(m, wiring.flipped(self.load), loader.i)
         wiring.connect(m, loader.o, wiring.flipped(self.answer))
@@ -266,6 +298,23 @@ class Network(Part):
                 lanes.load_biases.eq(getattr(loader, f"write_{2 * k + 1}")),
             ]
         return gate.o
+
+    def _tagged(self, m: Module, source: Any) -> Any:
+        """The input with the channels counted."""
+        tagged = stream.Signature(element(self.input_format, self.channels)).create(path=("tagged",))
+        at, channel = Signal(range(max(self.model.inputs, 2)), name="at"), Signal(range(self.channels), name="channel")
+        m.d.comb += [
+            tagged.valid.eq(source.valid),
+            tagged.payload.data.eq(source.payload.data),
+            tagged.payload.last.eq(source.payload.last),
+            tagged.payload.channel.eq(channel),
+            source.ready.eq(tagged.ready),
+        ]
+        with m.If(tagged.valid & tagged.ready):
+            m.d.sync += at.eq(at + 1)
+            with m.If(at == self.model.inputs - 1):
+                m.d.sync += [at.eq(0), channel.eq(Mux(channel == self.channels - 1, 0, channel + 1))]
+        return tagged
 
 
 def _memory_of(layer: QuantizedLayer, lanes: int, timing: Timing) -> tuple[int, int]:

@@ -16,9 +16,13 @@ def shape(form: Format) -> object:
     return signed(form.width) if form.signed else unsigned(form.width)
 
 
-def element(form: Format) -> data.StructLayout:
-    """The payload of a stream: one element, and ``last`` on the last element of a sequence's last vector."""
-    return data.StructLayout({"data": shape(form), "last": 1})
+def element(form: Format, channels: int = 1) -> data.StructLayout:
+    """The payload of a stream: one element, and ``last`` on the last element of a sequence's last vector.
+
+    With several channels ``channel`` tells whose vector it is.
+    """
+    tag = {"channel": range(channels)} if channels > 1 else {}
+    return data.StructLayout({"data": shape(form), "last": 1, **tag})
 
 
 class Part(wiring.Component):
@@ -38,15 +42,16 @@ class OutputBuffer(Part):
     Args:
         form: of the elements.
         depth: elements that it can be promised.
+        channels: independent sequences.
     """
 
-    def __init__(self, form: Format, depth: int) -> None:
-        self.form, self.depth = form, depth
+    def __init__(self, form: Format, depth: int, channels: int = 1) -> None:
+        self.layout, self.depth = element(form, channels), depth
         super().__init__(
             {
                 "write": In(1),
-                "payload": In(element(form)),
-                "o": Out(stream.Signature(element(form))),
+                "payload": In(self.layout),
+                "o": Out(stream.Signature(self.layout)),
                 "taken": Out(1),
             }
         )
@@ -55,7 +60,7 @@ class OutputBuffer(Part):
         """The queue is Amaranth's own."""
         m = Module()
         # Of 2 elements, one stands at the output and the memory behind has addresses of no bits.
-        m.submodules.queue = queue = fifo.SyncFIFOBuffered(width=self.form.width + 1, depth=max(self.depth, 3))
+        m.submodules.queue = queue = fifo.SyncFIFOBuffered(width=self.layout.size, depth=max(self.depth, 3))
         m.d.comb += [
             queue.w_data.eq(self.payload.as_value()),
             queue.w_en.eq(self.write),

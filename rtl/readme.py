@@ -33,7 +33,7 @@ input element of a one-step sequence to its last output element (both exact whil
 |---|---|
 | `{name}.v` | the design; top module `{name}` |
 | `{name}_tb.v` | a self-checking test bench |
-| `stimulus.hex`, `expected.hex` | what the bench feeds in and what must come out: `tlast`, underscore, `tdata` |
+| `stimulus.hex`, `expected.hex` | {_words(manifest)} |
 {_load_file(manifest)}| `manifest.json` | everything on this page, and more, for programs |
 | `verilator.vlt` | what `verilator --lint-only -Wall verilator.vlt {name}.v` may leave unsaid, and why |
 | `SHA256SUMS` | for `sha256sum --check` |
@@ -54,8 +54,8 @@ input element of a one-step sequence to its last output element (both exact whil
 | `m_axis_tvalid` | out | 1 | an output element is offered; it stays until it is taken |
 | `m_axis_tready` | in | 1 | it is taken at the next rising edge |
 | `m_axis_tlast` | out | 1 | with the last element of a sequence's last output vector |
-{_LOAD_ROWS if manifest["load"] else ""}
-A time step has {_counted(source["elements_per_vector"], "input element")}, feature by feature.
+{_tid(sink)}{_LOAD_ROWS if manifest["load"] else ""}
+{_channels(manifest)}A time step has {_counted(source["elements_per_vector"], "input element")}, feature by feature.
 {_counted(sink["elements_per_vector"], "output element")} leave after {vectors}:
 {sink["meaning"]}. `s_axis_tlast` with the last element of a sequence's last time step ends the
 sequence: the state returns to zero for the next one, which may follow at once. A stream that never raises it runs on
@@ -153,6 +153,27 @@ def _target(manifest: dict[str, Any]) -> str:
         multipliers = f"{used} of {most} multipliers ({share['multipliers']:.0%})"
     part = f"{target['name']} ({target['description']})"
     return f"\n\nOn {part}: {multipliers}, {share['memory_bits']:.0%} of the block memory."
+
+
+def _words(manifest: dict[str, Any]) -> str:
+    flags = "`tlast`" if manifest["channels"] == 1 else "`tid` and `tlast`"
+    return f"what the bench feeds in and what must come out: {flags}, underscore, `tdata`"
+
+
+def _tid(port: dict[str, Any]) -> str:
+    bits = port["tid_bits"]
+    return f"| `m_axis_tid` | out | {bits} | the channel of the output vector |\n" if bits else ""
+
+
+def _channels(manifest: dict[str, Any]) -> str:
+    count = manifest["channels"]
+    if count == 1:
+        return ""
+    return (
+        f"{count} independent sequences (channels) take turns: the input is a vector of channel 0, one of channel 1,"
+        f" and so on to\n{count - 1}, then channel 0's next. Each has its own state and ends its own sequences. Cycles"
+        " a step are those\nof one channel's step.\n\n"
+    )
 
 
 def _extended(port: dict[str, Any]) -> str:

@@ -15,8 +15,10 @@ from hwrnn.cells import Cell, Phase
 from hwrnn.errors import UsageError
 from hwrnn.trace import trace
 
-__all__ = ["OUTPUT_STAGES", "PhasePlan", "Schedule", "plan"]
+__all__ = ["MOST_CHANNELS", "OUTPUT_STAGES", "PhasePlan", "Schedule", "plan"]
 
+#: A bound on channels, far above what a part's memory has room for.
+MOST_CHANNELS = 1024
 #: Cycles from writing the output buffer to the output port: the memory and its register.
 OUTPUT_STAGES = 2
 
@@ -134,12 +136,15 @@ class Schedule:
         depths: stages of each phase's element-wise path.
         budget: the lanes asked for.
         mac: cycles from issuing a group's last column to its first unit's entry into the element-wise path.
+        channels: independent sequences that take turns, vector by vector. A phase is worked for all of them before
+            the next phase begins.
     """
 
     phases: tuple[PhasePlan, ...]
     depths: tuple[int, ...]
     budget: int
     mac: int
+    channels: int = 1
 
     @property
     def lanes(self) -> int:
@@ -148,7 +153,7 @@ class Schedule:
 
     @cached_property
     def cycles_per_step(self) -> int:
-        """Cycles of a time step in steady state, exactly, as long as input and output keep up."""
+        """Cycles of one channel's time step in steady state, exactly, as long as input and output keep up."""
         return sum(p.cycles + p.gap for p in self.phases)
 
     @property
@@ -156,11 +161,22 @@ class Schedule:
         """Cycles from the transfer of a step's last input element to that of its last output element.
 
         The engine is idle before, and the output is taken at once. With the engine idle no gap precedes the first
-        phase.
+        phase. With several phases and channels the step is that of the last channel, whose first phase the other
+        channels have waited for.
         """
-        issued = sum(p.cycles + (p.gap if k else 0) for k, p in enumerate(self.phases))
+        issued = sum(p.cycles if k == 0 else self.channels * (p.cycles + p.gap) for k, p in enumerate(self.phases))
         last = self.phases[-1]
         return issued + self.mac + (last.last_group - 1) + self.depths[-1] + OUTPUT_STAGES
+
+    @property
+    def returns(self) -> bool:
+        """Whether a phase is worked for several channels before the next one begins."""
+        return self.channels > 1 and len(self.phases) > 1
+
+    @property
+    def slots(self) -> int:
+        """Input vectors that are kept: those being worked and as many again that come meanwhile; a power of two."""
+        return 2 << (self.channels - 1).bit_length() if self.returns else 2
 
     @property
     def words(self) -> int:
@@ -169,22 +185,31 @@ class Schedule:
 
     @property
     def buffer(self) -> int:
-        """Elements of the output buffer: enough credits that a taken output never holds back the issue."""
+        """Elements of the output buffer: enough credits that a taken output never holds back the issue.
+
+        A round whose outputs all come in its last phase has room as a whole, for what takes them evenly.
+        """
         last = self.phases[-1]
         pending = self.mac + self.depths[-1] + OUTPUT_STAGES + last.parallel + 3
-        return last.parallel * (1 + ceil(pending / (last.passes * last.columns)))
+        burst = self.channels * last.units if self.returns else 0
+        return last.parallel * (1 + ceil(pending / (last.passes * last.columns))) + burst
 
 
-def plan(cell: Cell, inputs: int, units: int, lanes: int, depths: tuple[int, ...], mac: int) -> Schedule:
+def plan(
+    cell: Cell, inputs: int, units: int, lanes: int, depths: tuple[int, ...], mac: int, channels: int = 1
+) -> Schedule:
     """The schedule of a layer within a budget of lanes.
 
     Args:
         depths: stages of each phase's element-wise path.
         mac: cycles before it.
+        channels: independent sequences that take turns; what the others work covers the drain too.
 
     Raises:
-        UsageError: a budget that is not a whole number of at least 1.
+        UsageError: a budget that is not a whole number of at least 1, or so with the channels.
     """
+    if not isinstance(channels, int) or isinstance(channels, bool) or not 1 <= channels <= MOST_CHANNELS:
+        raise UsageError(f"Channels must be a whole number from 1 to {MOST_CHANNELS}, not {channels!r}")
     if not isinstance(lanes, int) or isinstance(lanes, bool) or lanes < 1:
         raise UsageError(f"Lanes must be a whole number of at least 1, not {lanes!r}")
     plans = [arrange(phase, inputs, units, lanes) for phase in cell.phases]
@@ -204,12 +229,15 @@ def plan(cell: Cell, inputs: int, units: int, lanes: int, depths: tuple[int, ...
                 # can be read a cycle later; the columns before it run meanwhile.
                 covered = offset + writer.units - writer.last_group
                 needed = mac + depths[before] - covered
+                # The other channels' columns run meanwhile too; of a single phase, with their gaps.
+                needed -= (channels - 1) * min(p.cycles, writer.cycles)
+                needed = ceil(needed / channels) if before == k else needed
                 if not needs_wait or needed > gap:
                     gap, column = max(0, needed), offset
                 needs_wait = True
             offset += size
         if k == 0 and not needs_wait and lines.olds_of(0):
             # No operand waits, but a unit's old state must have been written before the unit comes round again.
-            gap = max(0, depths[0] + 2 - sum(q.cycles for q in plans))
+            gap = max(0, ceil((depths[0] + 2) / channels) - sum(q.cycles for q in plans))
         result.append(PhasePlan(p.phase, p.rows, p.operands, p.units, p.parallel, p.passes, gap, column))
-    return Schedule(tuple(result), depths, lanes, mac)
+    return Schedule(tuple(result), depths, lanes, mac, channels)

@@ -155,12 +155,12 @@ class _Bench:
     def recording(self, seconds: float) -> Recording:
         """What was seen, as arrays."""
         network = self.network
-        outputs, last = unpacked(np.array(self.outputs, np.uint64), network.output_format)
+        outputs, above = unpacked(np.array(self.outputs, np.uint64), network.output_format)
         probes = {}
         for key, probe in self.probes.items():
             form = network.model.stack[key[0]].formats.values[key[1]]
             probes[key] = (unpacked(np.array(probe.values, np.uint64), form)[0], np.array(probe.cycles, np.int64))
         return Recording(
-            outputs, last, np.array(self.output_cycles, np.int64), np.array(self.input_cycles, np.int64), self.cycles,
+            outputs, above, np.array(self.output_cycles, np.int64), np.array(self.input_cycles, np.int64), self.cycles,
             probes, seconds,
         )  # fmt: skip

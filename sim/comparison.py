@@ -11,6 +11,7 @@ import numpy as np
 from hwrnn.golden import GoldenResult
 from hwrnn.quantization import QuantizedModel
 from hwrnn.rtl.network import Network
+from hwrnn.rtl.rounds import order_of
 from hwrnn.sim.stimuli import Recording
 
 __all__ = ["Difference", "Expected", "compare", "expected_values", "first_of"]
@@ -22,7 +23,8 @@ class Difference:
 
     Attributes:
         layer: index in the stack, the head last.
-        value: its name in the cell (``a.GATE``: a pre-activation), or ``output``, ``argmax`` or ``last`` at the port.
+        value: its name in the cell (``a.GATE``: a pre-activation), or at the port ``output``, ``argmax``, ``last`` or
+            ``channel``.
         sequence, step, unit: where; None where hardware showed more values than there should be.
         expected, actual: raw integers; None for a value that should not be, or that never came.
         cycle: of the actual value.
@@ -81,26 +83,32 @@ def expected_values(
     Args:
         first: the number of the first sequence.
     """
-    running = np.arange(lengths.max()) < lengths[:, None]
-    everywhere = np.nonzero(running)
-    at_the_end = (np.arange(len(lengths)), lengths - 1)
+    order = order_of(lengths, network.channels)
 
     def at(layer: int, value: str, vectors: np.ndarray, every: bool) -> Expected:
-        sequences, steps = everywhere if every else at_the_end
-        return Expected(layer, value, vectors, sequences + first, steps)
+        shown = order.emitted(every)
+        return Expected(layer, value, vectors, shown.sequences + first, shown.steps)
+
+    def chosen(values: np.ndarray, every: bool) -> np.ndarray:
+        """Of (N, T, units) each step's vector, or of (N, units) each sequence's."""
+        shown = order.emitted(every)
+        return values[shown.sequences, shown.steps] if every else values[shown.sequences]
 
     found = []
     for layer, name in network.probes:
         every = layer < len(model.layers) or model.every_step
         values = result.values[layer, name]
-        found.append(at(layer, name, values[everywhere] if every else values[:, 0], every))
+        found.append(at(layer, name, chosen(values if every else values[:, 0], every), every))
     every, top = model.every_step, len(model.stack) - 1
-    output = result.output[everywhere] if every else result.output
+    output = chosen(result.output, every)
     last = np.zeros((len(output), network.outputs_per_vector), np.int64)
-    last[np.cumsum(lengths) - 1 if every else slice(None), -1] = 1
+    last[:, -1] = order.emitted(every).ends
     if network.argmax:
         output = output.argmax(axis=1)[:, None]
     found.append(at(top, "argmax" if network.argmax else "output", output, every))
+    if network.channels > 1:
+        tags = np.repeat(order.emitted(every).channels[:, None], last.shape[1], axis=1)
+        found.append(at(top, "channel", tags, every))
     return [*found, at(top, "last", last, every)]
 
 
@@ -110,8 +118,9 @@ def compare(expected: Sequence[Expected], recording: Recording) -> tuple[int, Di
     for one in expected:
         if one.value in ("output", "argmax"):
             shown, cycles = recording.outputs, recording.output_cycles
-        elif one.value == "last":
-            shown, cycles = recording.last, recording.output_cycles
+        elif one.value in ("last", "channel"):
+            shown = recording.last if one.value == "last" else recording.channels
+            cycles = recording.output_cycles
         elif (one.layer, one.value) in recording.probes:
             shown, cycles = recording.probes[one.layer, one.value]
         else:

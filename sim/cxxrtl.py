@@ -109,9 +109,9 @@ def _run(
         form = network.model.stack[layer].formats.values[name]
         probes[layer, name] = (unpacked(values[n][:shown], form)[0], cycles[n][:shown])
     shown = min(run.received, capacity)
-    elements, last = unpacked(outputs[:shown], network.output_format)
+    elements, above = unpacked(outputs[:shown], network.output_format)
     return Recording(
-        elements, last, output_cycles[:shown], input_cycles[: run.sent], run.cycles, probes, seconds
+        elements, above, output_cycles[:shown], input_cycles[: run.sent], run.cycles, probes, seconds
     )  # fmt: skip
 
 

@@ -1,5 +1,5 @@
 // The test bench of hwrnn/sim/verilog.py around a generated top: it drives both ports as the stalls say and writes each
-// transfer into record.txt, "i CYCLE" at the input and "o CYCLE DATA LAST" at the output. Names between two @ are
+// transfer into record.txt, "i CYCLE" at the input and "o CYCLE DATA LAST CHANNEL" at the output. Names between two @ are
 // filled in.
 module driver;
   reg aclk = 1'b0;
@@ -11,6 +11,7 @@ module driver;
   wire [@OUTPUT_BITS@-1:0] m_axis_tdata;
   wire m_axis_tvalid;
   wire m_axis_tlast;
+  wire [@TID_BITS@-1:0] m_axis_tid;
   reg m_axis_tready = 1'b0;
 
   @NAME@ dut (
@@ -18,7 +19,7 @@ module driver;
     .s_axis_tdata(s_axis_tdata), .s_axis_tvalid(s_axis_tvalid), .s_axis_tready(s_axis_tready),
     .s_axis_tlast(s_axis_tlast),
     .m_axis_tdata(m_axis_tdata), .m_axis_tvalid(m_axis_tvalid), .m_axis_tready(m_axis_tready),
-    .m_axis_tlast(m_axis_tlast)
+    .m_axis_tlast(m_axis_tlast)@TID@
   );
 
   // The last flag stands above the data.
@@ -67,7 +68,7 @@ module driver;
         quiet = 0;
       end
       if (m_axis_tvalid && m_axis_tready) begin
-        $fwrite(record, "o %0d %h %b\n", cycle, m_axis_tdata, m_axis_tlast);
+        $fwrite(record, "o %0d %h %b %0d\n", cycle, m_axis_tdata, m_axis_tlast, @CHANNEL@);
         received = received + 1;
         quiet = 0;
         if (received == @OUTPUTS@)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -11,10 +11,11 @@ from hwrnn.golden import golden
 from hwrnn.model import Model
 from hwrnn.quantization import QuantizedModel
 from hwrnn.rtl.network import Network
+from hwrnn.rtl.rounds import filled, order_of
 from hwrnn.sim.comparison import Difference, compare, expected_values, first_of
 from hwrnn.sim.report import Report
 from hwrnn.sim.scoring import Targets, largest_difference
-from hwrnn.sim.stimuli import Progress, Recording, Stimulus, stimulus
+from hwrnn.sim.stimuli import Progress, Recording, Stall, Stimulus, stimulus
 from hwrnn.sim.timing import measured_latency, rate_is_bounded_by_steps, step_distances, typical
 
 __all__ = ["Findings", "Runner"]
@@ -50,6 +51,8 @@ class Findings:
     ) -> None:
         """Simulate and compare some sequences, the first of them with the number ``first``."""
         network, model = self.network, self.model
+        count = len(lengths)
+        raw, lengths = filled(raw, lengths, network.channels)
         result = golden(model, raw, lengths, keep=bool(network.probes))
         expected = expected_values(model, network, result, lengths, first)
         stimulated = stimulus(network, raw, lengths, *stalls)
@@ -62,19 +65,25 @@ class Findings:
         self.seconds += recording.seconds
         self.distances.append(step_distances(network, recording, lengths))
         self.saturations.append((lengths, result.saturation))
-        self.golden.append(result.output)
+        self.golden.append(result.output[:count])
         if self.hardware is None or len(recording.outputs) != stimulated.outputs:
             self.hardware = None
             return
         vectors = recording.outputs.reshape(-1, network.outputs_per_vector)
         shown = np.zeros((*result.output.shape[:-1], vectors.shape[1]), np.int64)
-        where = np.arange(raw.shape[1]) < lengths[:, None] if model.every_step else slice(None)
-        shown[where] = vectors
-        self.hardware.append(shown)
+        order = order_of(lengths, network.channels).emitted(model.every_step)
+        shown[(order.sequences, order.steps) if model.every_step else order.sequences] = vectors
+        self.hardware.append(shown[:count])
 
     def measure_latency(self, run: Runner, raw: np.ndarray) -> None:
-        """Run one time step alone."""
-        one = stimulus(self.network, raw[:1, :1], np.ones(1, np.int64))
+        """Run one time step alone; with several channels one of each, element by element after a long pause."""
+        channels = self.network.channels
+        raw, lengths = filled(raw[:1, :1], np.ones(1, np.int64), channels)
+        one = stimulus(self.network, raw, lengths)
+        if channels > 1:
+            pause = np.zeros(one.patience // 16, np.uint8)
+            pause[-1] = 1
+            one = replace(one, input=Stall(pause), limit=one.limit + len(pause) * len(one.data))
         self.latency = measured_latency(run(self.network, one, None), one.outputs)
 
     def report(
@@ -106,7 +115,7 @@ class Findings:
         if predicted is not None:
             shown = fixed if hardware is None or network.argmax else hardware
             error = largest_difference(model, shown, predicted, lengths)
-        measured = typical(self.distances) if steady else self.cycles / steps
+        measured = typical(self.distances, network.channels) if steady else self.cycles / steps
         promised = {"cycles_per_step": network.cycles_per_step, "latency": network.latency}
         rate = network.cycles_per_step if measured is None else measured
         holds = None

@@ -10,6 +10,7 @@ import numpy as np
 from hwrnn.errors import UsageError
 from hwrnn.fixed import Format
 from hwrnn.rtl.network import Network
+from hwrnn.rtl.rounds import order_of
 
 __all__ = [
     "STALLS",
@@ -107,8 +108,8 @@ class Recording:
     """What a run recorded. A run that was given up has fewer outputs than expected.
 
     Attributes:
-        outputs, last, output_cycles: int64 (n,): every element transferred at the output, its ``last``, and the cycle
-            of its transfer. Cycles count from 0, the first after reset.
+        outputs, above, output_cycles: int64 (n,): every element transferred at the output, the bits above it (``last``,
+            then the channel), and the cycle of its transfer. Cycles count from 0, the first after reset.
         input_cycles: int64 (m,): the cycle of each input element's transfer.
         cycles: cycles up to the last expected output's transfer, or to the point where the run was given up.
         probes: by ``(layer, value)``: the int64 values in order and the cycle in which each appeared; empty if not
@@ -117,22 +118,35 @@ class Recording:
     """
 
     outputs: np.ndarray
-    last: np.ndarray
+    above: np.ndarray
     output_cycles: np.ndarray
     input_cycles: np.ndarray
     cycles: int
     probes: Mapping[tuple[int, str], tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     seconds: float = 0.0
 
+    @property
+    def last(self) -> np.ndarray:
+        """``last`` of every element transferred at the output."""
+        return np.where(self.above < 0, self.above, self.above & 1)
+
+    @property
+    def channels(self) -> np.ndarray:
+        """The channel of every element transferred at the output."""
+        return self.above >> 1
+
 
 def stimulus(
     network: Network, x: np.ndarray, lengths: np.ndarray, input: str = "always", output: str = "always", seed: int = 0
 ) -> Stimulus:
-    """The stimulus of raw inputs ``x`` (N, T, inputs) with lengths (N,)."""
-    valid = np.arange(x.shape[1]) < lengths[:, None]
-    data = np.asarray(x[valid], np.int64).reshape(-1)
-    last = np.zeros((len(lengths), x.shape[1], x.shape[2]), np.uint8)
-    last[np.arange(len(lengths)), lengths - 1, -1] = 1
+    """The stimulus of raw inputs ``x`` (N, T, inputs) with lengths (N,).
+
+    With several channels they are as many vectors for each, as :func:`hwrnn.rtl.rounds.filled` makes them.
+    """
+    order = order_of(lengths, network.channels)
+    data = np.asarray(x[order.sequences, order.steps], np.int64).reshape(-1)
+    last = np.zeros((len(order.ends), x.shape[2]), np.uint8)
+    last[:, -1] = order.ends
     steps = int(lengths.sum())
     vectors = steps if network.model.every_step else len(lengths)
     outputs = vectors * network.outputs_per_vector
@@ -140,9 +154,9 @@ def stimulus(
     vector = network.cycles_per_step + network.model.inputs
     slowest = sum(engine.cycles_per_step for engine in network.engines)
     limit = 16 * (steps * vector + vectors * slowest + outputs + 4 * network.latency) + 4096
-    patience = 16 * (4 * slowest + network.latency) + 4096
+    patience = 16 * (4 * network.channels * slowest + network.latency) + 4096
     longest = max(24, 8 * max(engine.cycles_per_step for engine in network.engines))
-    return Stimulus(data, last[valid].reshape(-1), outputs, steps, stall_named(input, seed, longest),
+    return Stimulus(data, last.reshape(-1), outputs, steps, stall_named(input, seed, longest),
                     stall_named(output, seed + 1, longest), limit, patience)  # fmt: skip
 
 

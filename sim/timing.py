@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from hwrnn.rtl.network import Network
+from hwrnn.rtl.rounds import order_of
 from hwrnn.sim.stimuli import Recording
 
 __all__ = ["measured_latency", "rate_is_bounded_by_steps", "step_distances", "typical"]
 
 
 def step_distances(network: Network, recording: Recording, lengths: np.ndarray) -> np.ndarray:
-    """Cycles between consecutive time steps of the same sequence, int64 (n,), at the engine that bounds the rate.
+    """Cycles between consecutive time steps of a channel's sequence, int64 (n,), at the engine that bounds the rate.
 
     Seen at the last unit of its output where that is probed, else at the input port, which the network throttles to its
     own rate as soon as everything before that engine is full.
@@ -21,30 +22,36 @@ def step_distances(network: Network, recording: Recording, lengths: np.ndarray) 
     engine = network.engines.index(network.bounding)
     layer = network.bounding.layer
     key = (engine, layer.cell.output)
-    sequences = np.repeat(np.arange(len(lengths)), lengths)
+    channels = network.channels
+    sequences = order_of(lengths, channels).sequences
     if key in recording.probes:
         times, full = recording.probes[key][1][layer.units - 1 :: layer.units], 0
     else:
-        times, full = recording.input_cycles[network.model.inputs - 1 :: network.model.inputs], 4 * (engine + 1)
+        times = recording.input_cycles[network.model.inputs - 1 :: network.model.inputs]
+        full = 4 * channels * (engine + 1)
     sequences = sequences[: len(times)]
-    distances = np.diff(times)[sequences[1:] == sequences[:-1]]
+    # A channel's next step comes a round later.
+    distances = (times[channels:] - times[:-channels])[sequences[channels:] == sequences[:-channels]]
     return np.asarray(distances[full:])
 
 
-def typical(distances: Sequence[np.ndarray]) -> int | None:
-    """The distance found most often; None where there is none."""
+def typical(distances: Sequence[np.ndarray], channels: int = 1) -> float | None:
+    """The distance found most often, of which each channel has its part; None where there is none."""
     every = np.concatenate([np.empty(0, np.int64), *distances])
     if not len(every):
         return None
     found, counts = np.unique(every, return_counts=True)
-    return int(found[counts.argmax()])
+    most = int(found[counts.argmax()])
+    return most // channels if most % channels == 0 else most / channels
 
 
 def rate_is_bounded_by_steps(network: Network, lengths: np.ndarray) -> bool:
     """Whether the head, where it works once for a sequence, is done before the next one ends."""
     if network.engines[-1] in network.recurrent:
         return True
-    return network.engines[-1].cycles_per_step <= int(lengths.min()) * network.cycles_per_step
+    # Sequences of all channels may end in one round.
+    steps = int(lengths.min()) if network.channels == 1 else 1
+    return network.engines[-1].cycles_per_step <= steps * network.cycles_per_step
 
 
 def measured_latency(recording: Recording, outputs: int) -> int | None:

@@ -16,6 +16,7 @@ from hwrnn.golden import golden
 from hwrnn.model import Model, check_input
 from hwrnn.quantization import QuantizedModel
 from hwrnn.rtl.network import Network
+from hwrnn.rtl.rounds import filled
 from hwrnn.rtl.timing import SHORTEST, Timing
 from hwrnn.sim.amaranth_simulator import run_amaranth
 from hwrnn.sim.comparison import expected_values
@@ -41,6 +42,7 @@ def simulate(
     simulator: str | None = None,
     argmax: bool = False,
     timing: Timing = SHORTEST,
+    channels: int = 1,
     input_stall: str = "always",
     output_stall: str = "always",
     count: int | None = None,
@@ -62,6 +64,8 @@ def simulate(
             what leaves its port.
         argmax: whether the hardware returns the index of the largest output.
         timing: where registers stand, as a target's row has it.
+        channels: sequences that take turns in the hardware; each is given to the channel that is free first, and such
+            of zeros fill the last rounds.
         input_stall, output_stall: one of ``STALLS``.
         count: only the first sequences.
         vcd: a waveform file to write: of the first sequence that differs and the one before it, or of the very first.
@@ -86,7 +90,7 @@ def simulate(
     name = _chosen(simulator)
     inside = name in ("cxxrtl", "amaranth")
     if network is None:
-        network = Network(model, lanes, argmax, probed=inside, timing=timing)
+        network = Network(model, lanes, argmax, probed=inside, timing=timing, channels=channels)
     elif not inside and network.probes:
         raise UsageError(f"Network must be made without probes to be simulated by {name}, which cannot look inside")
     run = _runner(name)
@@ -179,6 +183,7 @@ def _write_waveform(
     stalls: tuple[str, str, int],
     path: str | os.PathLike[str],
 ) -> None:
+    raw, lengths = filled(raw, lengths, network.channels)
     result = golden(model, raw, lengths, keep=True)
     probes = expected_values(model, network, result, lengths)[: len(network.probes)]
     expected = {(one.layer, one.value): one.values for one in probes}

@@ -47,7 +47,7 @@ def run_verilog(network: Network, stimulus: Stimulus, which: str, progress: Prog
         (folder / "network.v").write_text(emitted.text)
         width = padded(network.input_format.width)
         form = network.output_format
-        (folder / "driver.v").write_text(_driver(stimulus, width, padded(form.width)))
+        (folder / "driver.v").write_text(_driver(stimulus, width, padded(form.width), network.channels))
         digits = -(-(width + 1) // 4)
         words = (stimulus.data & ((1 << width) - 1)) | stimulus.last.astype(np.int64) << width
         (folder / "stimulus.hex").write_text("".join(f"{word:0{digits}x}\n" for word in words.tolist()))
@@ -56,22 +56,29 @@ def run_verilog(network: Network, stimulus: Stimulus, which: str, progress: Prog
         seconds = _run(folder, which, "driver", [*_QUIET[which], "driver.v", "network.v"])[1]
         record = (folder / "record.txt").read_text().split("\n")
     input_cycles = [int(line[2:]) for line in record if line.startswith("i")]
-    transfers = [line.split() for line in record if line.startswith("o")]
-    output_cycles = np.array([int(cycle) for _, cycle, _, _ in transfers], np.int64)
+    transfers = [[*line.split(), "0"][:5] for line in record if line.startswith("o")]
+    output_cycles = np.array([int(cycle) for _, cycle, *_ in transfers], np.int64)
     # An X, which only Icarus knows, becomes a value that no element has.
-    raw = [int(value, 16) if re.fullmatch("[0-9a-f]+", value) else None for _, _, value, _ in transfers]
+    raw = [int(value, 16) if re.fullmatch("[0-9a-f]+", value) else None for _, _, value, *_ in transfers]
     outputs = np.array([_NOTHING if v is None else _signed(v, form.width, form.signed) for v in raw], np.int64)
-    last = np.array([{"0": 0, "1": 1}.get(flag, -1) for *_, flag in transfers], np.int64)
+    above = np.array([_above(last, tag) for *_, last, tag in transfers], np.int64)
     if progress is not None:
         progress(count, count)
     if len(outputs) >= stimulus.outputs:
         cycles = int(output_cycles[stimulus.outputs - 1]) + 1
     else:
         cycles = _given_up(stimulus, input_cycles, output_cycles)
-    return Recording(outputs, last, output_cycles, np.array(input_cycles, np.int64), cycles, {}, seconds)
+    return Recording(outputs, above, output_cycles, np.array(input_cycles, np.int64), cycles, {}, seconds)
 
 
 _NOTHING = -(1 << 62)
+
+
+def _above(last: str, channel: str) -> int:
+    """What stands above an element; -1 for an X."""
+    if last not in ("0", "1") or not channel.isdecimal():
+        return -1
+    return int(last) + 2 * int(channel)
 
 
 def _signed(value: int, width: int, signed: bool) -> int:
@@ -85,7 +92,7 @@ def _given_up(stimulus: Stimulus, input_cycles: list[int], output_cycles: np.nda
     return min(stimulus.limit, seen + 1 + stimulus.patience)
 
 
-def _driver(stimulus: Stimulus, input_bits: int, output_bits: int) -> str:
+def _driver(stimulus: Stimulus, input_bits: int, output_bits: int, channels: int) -> str:
     holes = {
         "NAME": "network",
         "INPUT_BITS": input_bits,
@@ -95,6 +102,9 @@ def _driver(stimulus: Stimulus, input_bits: int, output_bits: int) -> str:
         "LIMIT": stimulus.limit,
         "PATIENCE": stimulus.patience,
         "TAIL": TAIL,
+        "TID": "" if channels == 1 else ",\n    .m_axis_tid(m_axis_tid)",
+        "CHANNEL": "0" if channels == 1 else "m_axis_tid",
+        "TID_BITS": max((channels - 1).bit_length(), 1),
         **_stall("SUPPLY", stimulus.input),
         **_stall("DEMAND", stimulus.output),
     }

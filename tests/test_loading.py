@@ -21,6 +21,7 @@ from hwrnn.rtl.weights import AnyWeights, sprams_of
 from hwrnn.sim import check
 from hwrnn.sim.verilog import run_bench
 
+icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="iverilog is not installed")
 ACCEPTED, LENGTH, PLACE, CHECKSUM = range(4)
 
 
@@ -435,7 +436,53 @@ def test_a_loadable_network_is_also_a_network(simulator, stalls):
     assert report.mismatches == 0
 
 
-icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="iverilog is not installed")
+
+@pytest.mark.parametrize("cell", ["lstm", "gru-reset-before"])
+def test_a_load_waits_until_all_channels_are_between_sequences(cell):
+    model, x, _ = network_of(cell, 2, 3, lengths=(4, 4))
+    raw = model.quantize_input(x)
+    network = Network(model, 4, weights="loadable", channels=2)
+    second = other(model)
+    frames = frames_for(second, network)
+    board = Board(network, 7)
+    # Channel 0 has sequences of 2 steps and channel 1 one of 4: only after the fourth round do both end.
+    ends = {0: (1, 3), 1: (3,)}
+
+    async def feeder(ctx):
+        for _ in range(2):
+            for t in range(4):
+                for channel in range(2):
+                    row = raw[channel, t].tolist()
+                    last = t in ends[channel]
+                    payloads = [{"data": e, "last": last and k == len(row) - 1} for k, e in enumerate(row)]
+                    await board.send(ctx, network.i, payloads)
+                    board.begun.append(len(board.answers))
+        await board.rest(ctx, 6)
+
+    async def loader(ctx):
+        for _ in range(500):
+            if board.begun:
+                break
+            await ctx.tick()
+        assert await board.load(ctx, frames) == [HELD] * (len(frames) - 1) + [ACCEPTED]
+
+    board.run(feeder, loader)
+    assert board.begun == [0] * 8 + [len(frames)] * 8
+
+    def of(m):
+        halves = np.stack([raw[0, :2], raw[0, 2:]])
+        return sorted([*expected(m, halves, np.array([2, 2])), *expected(m, raw[1:], np.array([4]))])
+
+    shown = board.sequences()
+    assert sorted(shown[:3]) == of(model) and sorted(shown[3:]) == of(second)
+
+
+@icarus
+def test_the_bench_of_channels(tmp_path):
+    model, *_ = network_of("lstm", 2, 3)
+    generate(model, tmp_path / "verilog", lanes=4, name="net", weights="loadable", channels=3)
+    assert run_bench(tmp_path / "verilog", "icarus").startswith("PASS net")
+    assert frames_of_folder(other(model), tmp_path / "verilog")
 
 
 @icarus
