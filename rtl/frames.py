@@ -84,7 +84,7 @@ def frames_for(model: QuantizedModel, network: Network) -> list[bytes]:
     for target, (words, bits) in enumerate(memories):
         for address, word in enumerate(words):
             head = bytes([WORD, target]) + address.to_bytes(3, "little")
-            bodies.append(head + word.to_bytes(-(-bits // 8), "little"))
+            bodies.append(head + word.to_bytes(-(-bits // 8), "big"))
     bodies.append(bytes([END]))
     frames, total = [], 0
     for body in bodies:

@@ -83,83 +83,84 @@ class Loader(Part):
         loading, complete = Signal(name="loading"), Signal(name="complete")
         target = Signal(range(max(len(lengths), 2)), name="target")
         at = Signal(range(longest + 2), name="at")
-        names = ("is_begin", "is_word", "is_end", "astray", "fresh", "accepted")
-        is_begin, is_word, is_end, astray, fresh, accepted = (Signal(name=name) for name in names)
+        names = ("is_begin", "is_word", "is_end", "ends", "header", "astray")
+        is_begin, is_word, is_end, ends, header, astray = (Signal(name=name) for name in names)
+        names = ("fits", "in_place", "whole", "accepted")
+        fits, in_place, whole, accepted = (Signal(name=name) for name in names)
         byte, reason = Signal(8, name="taken"), Signal(2, name="reason")
         crc, chain = Signal(32, name="crc"), Signal(32, name="chain")
-        # A frame's last bytes; a word and its checksum stand at the top in the end.
+        # A frame's last bytes, the last one lowest: a word comes with its highest byte first, so that words of any size
+        # end up above the checksum.
         tail = Signal(len(self.word) // -8 * -8 + 32, name="tail", reset_less=True)
-        m.d.comb += self.held.eq(held)
-        for k, (_, width) in enumerate(self.memories):
-            with m.If(target == k):
-                start = len(tail) - 32 - -(-width // 8) * 8
-                m.d.comb += self.word.eq(tail[start : start + width])
+        m.d.comb += [self.held.eq(held), self.word.eq(tail[32:])]
+        checksum = Cat(tail.word_select(k, 8) for k in reversed(range(4)))
 
-        # The byte before this cycle.
         expected = Signal(8, name="expected")
         address = Cat(self.address, Const(0, 24 - len(self.address)))
+        writes = [getattr(self, f"write_{k}") for k in range(len(self.memories))]
         named = Array([Const(VERSION, 8), *(Const(value, 8) for value in self.identity)])
         placed = Array([Cat(target, Const(0, 8 - len(target))), *(address.word_select(k, 8) for k in range(3))])
         field = Signal(range(8), name="field")
         m.d.comb += field.eq(at - 1)
-        m.d.comb += expected.eq(Mux(is_begin, named[field], placed[field]))
-        header = ((at != 0) & is_begin & (at <= 5)) | ((at != 0) & is_word & (at <= 4))
-        first = at == 0
-        register = Signal(32, name="register")
-        opening = Signal(name="opening")
-        m.d.comb += opening.eq(byte == BEGIN)
-        m.d.comb += register.eq(Mux(first, Mux(opening, Const(_ONES, 32), ~chain), crc))
-        m.d.sync += fresh.eq(0)
-        with m.If(fresh):
-            m.d.sync += [tail.eq(Cat(tail[8:], byte)), crc.eq(_crc_gates(register, byte))]
-            with m.If(at <= longest):
-                m.d.sync += at.eq(at + 1)
-            with m.If(first):
-                m.d.sync += [is_begin.eq(opening), is_word.eq(byte == WORD), is_end.eq(byte == END)]
-            with m.If(header & (byte != expected)):
-                m.d.sync += astray.eq(1)
-
         length = Signal(range(longest + 1), name="length")
-        in_place = Signal(name="in_place")
-        m.d.comb += length.eq(Mux(is_begin, _BEGIN_LENGTH, Mux(is_end, _END_LENGTH, Array(lengths)[target])))
-        m.d.comb += in_place.eq(~astray & (is_begin | (loading & Mux(is_end, complete, ~complete))))
         with m.FSM(name="state"):
-            with m.State("BYTES"):
+            # Three cycles for a byte, so that little stands between two registers.
+            with m.State("BYTE"):
                 m.d.comb += self.i.ready.eq(1)
-                m.d.sync += [fresh.eq(self.i.valid), byte.eq(self.i.payload.data)]
-                with m.If(self.i.valid & self.i.payload.last):
-                    m.next = "LAST"
-            with m.State("LAST"):  # the last byte is being taken in
+                m.d.sync += [byte.eq(self.i.payload.data), ends.eq(self.i.payload.last)]
+                with m.If(self.i.valid):
+                    m.next = "LOOK"
+            with m.State("LOOK"):
+                m.d.sync += expected.eq(Mux(is_begin, named[field], placed[field]))
+                m.d.sync += header.eq((is_begin & (at <= 5)) | (is_word & (at <= 4)))
+                with m.If(at == 0):
+                    m.d.sync += [is_begin.eq(byte == BEGIN), is_word.eq(byte == WORD), is_end.eq(byte == END)]
+                    m.d.sync += [header.eq(0), crc.eq(Mux(byte == BEGIN, Const(_ONES, 32), ~chain))]
+                m.next = "TAKE"
+            with m.State("TAKE"):
+                m.d.sync += [tail.eq(Cat(byte, tail)), crc.eq(_crc_gates(crc, byte))]
+                with m.If(at <= longest):
+                    m.d.sync += at.eq(at + 1)
+                with m.If(header & (byte != expected)):
+                    m.d.sync += astray.eq(1)
+                m.d.sync += length.eq(Mux(is_begin, _BEGIN_LENGTH, Mux(is_end, _END_LENGTH, Array(lengths)[target])))
+                m.next = "BYTE"
+                with m.If(ends):
+                    m.next = "WEIGH"
+            with m.State("WEIGH"):
+                m.d.sync += [
+                    fits.eq((at == length) & (is_begin | is_word | is_end)),
+                    in_place.eq(~astray & (is_begin | (loading & Mux(is_end, complete, ~complete)))),
+                    whole.eq(crc == _RIGHT),
+                ]
                 m.next = "JUDGE"
             with m.State("JUDGE"):
-                with m.If((at != length) | ~(is_begin | is_word | is_end)):
-                    m.d.sync += reason.eq(1)
-                with m.Elif(~in_place):
-                    m.d.sync += reason.eq(2)
-                with m.Elif(crc != _RIGHT):
-                    m.d.sync += reason.eq(3)
-                with m.Else():
-                    m.d.sync += [reason.eq(0), accepted.eq(1)]
+                m.d.sync += accepted.eq(fits & in_place & whole)
+                m.d.sync += reason.eq(Mux(~fits, 1, Mux(~in_place, 2, Mux(~whole, 3, 0))))
                 m.next = "ACT"
             with m.State("ACT"):
                 m.next = "ANSWER"
                 with m.If(accepted):
-                    m.d.sync += chain.eq(tail[-32:])
+                    m.d.sync += chain.eq(checksum)
                     with m.If(is_begin):
                         m.d.sync += [held.eq(1), loading.eq(1), complete.eq(0), target.eq(0), self.address.eq(0)]
                         m.next = "REST"
                     with m.Elif(is_end):
                         m.d.sync += [held.eq(0), loading.eq(0)]
                     with m.Else():
-                        m.d.comb += [getattr(self, f"write_{k}").eq(target == k) for k in range(len(self.memories))]
-                        self._advance(m, target, complete)
+                        m.d.sync += [write.eq(target == k) for k, write in enumerate(writes)]
+                        m.next = "WRITE"
+            with m.State("WRITE"):
+                m.d.sync += [write.eq(0) for write in writes]
+                self._advance(m, target, complete)
+                m.next = "ANSWER"
             with m.State("REST"), m.If(self.drained):
                 m.next = "ANSWER"
             with m.State("ANSWER"):
                 m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(Cat(reason, Const(0, 5), held))]
                 with m.If(self.o.ready):
                     m.d.sync += [at.eq(0), astray.eq(0), accepted.eq(0)]
-                    m.next = "BYTES"
+                    m.next = "BYTE"
         return m
 
     def _advance(self, m: Module, target: Signal, complete: Signal) -> None:

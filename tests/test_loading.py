@@ -1,7 +1,9 @@
 """Weights that are exchanged in the running hardware: right frames change the network, wrong ones nothing."""
 
+import json
 import re
 import shutil
+import zlib
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,9 +13,11 @@ from amaranth.hdl import Module, ResetSignal, Signal
 from amaranth.sim import Simulator
 from networks import network_of
 
+from hwrnn.cli import main
 from hwrnn.errors import UsageError
 from hwrnn.golden import golden
 from hwrnn.model import build_model
+from hwrnn.onnx_io import load
 from hwrnn.quantization import quantize
 from hwrnn.rtl import Network, generate
 from hwrnn.rtl.frames import BEGIN, END, HELD, VERSION, WORD, frames_for, frames_of_folder, joined
@@ -154,7 +158,7 @@ def test_the_bytes_are_those_of_the_documents():
     lanes = network.engines[0].lanes
     assert frames[0][:6] == bytes([BEGIN, VERSION]) + network.identity
     assert frames[1][:5] == bytes([WORD, 0, 0, 0, 0])
-    assert frames[1][5:-4] == lanes.words[0].to_bytes(-(-lanes.word_bits // 8), "little")
+    assert frames[1][5:-4] == lanes.words[0].to_bytes(-(-lanes.word_bits // 8), "big")
     assert frames[-1][0] == END and len(frames[-1]) == 5
     assert len(frames) == 2 + sum(len(e.lanes.words) + len(e.lanes.bias_words) for e in network.engines)
     file = joined(frames[:2])
@@ -274,6 +278,35 @@ def test_every_flipped_bit_is_refused():
             (answer,) = await board.load(ctx, [flipped(frames[3], k // 8, k % 8)])
             assert answer & HELD and answer & 3, k
         assert await board.load(ctx, frames[3:]) == [HELD] * (len(frames) - 4) + [ACCEPTED]
+
+    board.run(all_of_it)
+
+
+def test_a_right_checksum_does_not_save_a_wrong_frame():
+    model, network, *_ = small("rnn", 2, outputs=None)
+    frames = frames_for(model, network)
+    board = Board(network)
+
+    def signed(body, before=b""):
+        """A frame of that body behind a frame."""
+        total = zlib.crc32(body, int.from_bytes(before[-4:], "little"))
+        return body + total.to_bytes(4, "little")
+
+    async def all_of_it(ctx):
+        assert signed(frames[0][:-4]) == frames[0] and signed(frames[2][:-4], frames[1]) == frames[2]
+        for k in range(8, 48):  # version and identity
+            assert await board.load(ctx, [signed(flipped(frames[0], k // 8, k % 8)[:-4])]) == [PLACE], k
+        for body in (frames[0][:-5], frames[0][:-4] + b"\0", b"", frames[-1][:-4] * 2):
+            assert await board.load(ctx, [signed(body)]) == [LENGTH], body
+        await board.load(ctx, frames[:2])
+        for k in range(8, 40):  # memory and address
+            frame = signed(flipped(frames[2], k // 8, k % 8)[:-4], frames[1])
+            answers = await board.load(ctx, [frame])
+            assert answers == [HELD | PLACE], k
+        for body in (frames[2][:-5], frames[2][:-4] + b"\0", frames[2][:4], b"\0" + frames[2][1:-4]):
+            assert await board.load(ctx, [signed(body, frames[1])]) == [HELD | LENGTH], body
+        assert await board.load(ctx, [signed(frames[-1][:-4], frames[1])]) == [HELD | PLACE]
+        assert await board.load(ctx, frames[2:]) == [HELD] * (len(frames) - 3) + [ACCEPTED]
 
     board.run(all_of_it)
 
@@ -516,7 +549,7 @@ def test_the_bench_finds_a_fault_of_the_load_port(tmp_path):
     verilog = tmp_path / "verilog" / "net.v"
     text = verilog.read_text()
     for fault, verdict in (
-        ((r"(assign register = )(.*);", r"\g<1>32'd0;"), "another answer"),
+        ((r"crc <= \{.*\};", "crc <= 32'd0;"), "another answer"),
         ((r"(assign open_? = ).*;", r"\g<1>1'b1;"), "not held"),
         ((r"(assign drained = ).*;|(drained <= ).*;", r"\g<2>1'b0;"), "nothing for too long"),
     ):
@@ -601,3 +634,34 @@ def test_formats_of_another_model():
     ):
         with pytest.raises(UsageError, match=f"^Model must have the {what}"):
             quantize(other_model, data, formats_of=old)
+
+
+def test_from_the_command_line(tmp_path, capsys):
+    def run(line):
+        code = main([word.replace("@", f"{tmp_path}/") for word in line.split()])
+        return code, capsys.readouterr()
+
+    for seed in (0, 1):
+        line = f"train --data adding --hidden 4 --cell gru --epochs 1 --seed {seed} -o @m{seed}.onnx --json"
+        assert run(line)[0] == 0
+    assert run("quantize @m0.onnx --data adding -o @q0.onnx --json")[0] == 0
+    code, said = run("quantize @m1.onnx --data adding --like @q0.onnx -o @q1.onnx --json")
+    saturated = load(tmp_path / "q1.onnx").facts["saturated_weights"]
+    assert code == 0 and json.loads(said.out)["saturated_weights"] == saturated
+    assert run("generate @q0.onnx --lanes 3 --weights loadable -o @v --json")[0] == 0
+    code, said = run("frames @q1.onnx @v -o @w.bin --json")
+    content = (tmp_path / "w.bin").read_bytes()
+    frames = frames_for(load(tmp_path / "q1.onnx"), Network(load(tmp_path / "q0.onnx"), 3, weights="loadable"))
+    assert code == 0 and content == joined(frames)
+    told = {"file": str(tmp_path / "w.bin"), "frames": len(frames), "bytes": len(content)}
+    assert json.loads(said.out) == told
+    for line, words in (
+        ("frames @q1.onnx @v -o @none/w.bin", "hwrnn: Output path must be in an existing folder"),
+        ("frames @q1.onnx @ -o @w.bin", "hwrnn: Folder must be one that hwrnn generate wrote"),
+        ("quantize @m1.onnx --data adding --like @q0.onnx --bits 6 -o @q2.onnx", "hwrnn: Bits and method must be left"),
+        ("generate @q0.onnx --weights spram -o @x", "hwrnn: Weights must be 'spram' only for a target that has it"),
+    ):
+        code, said = run(line)
+        assert code == 2 and said.err.startswith(words) and said.err.count("\n") == 1, said.err
+    assert (tmp_path / "w.bin").read_bytes() == content
+    assert not (tmp_path / "x").exists() and not (tmp_path / "q2.onnx").exists()
