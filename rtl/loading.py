@@ -83,10 +83,9 @@ class Loader(Part):
         loading, complete = Signal(name="loading"), Signal(name="complete")
         target = Signal(range(max(len(lengths), 2)), name="target")
         at = Signal(range(longest + 2), name="at")
-        names = ("is_begin", "is_word", "is_end", "ends", "header", "astray")
-        is_begin, is_word, is_end, ends, header, astray = (Signal(name=name) for name in names)
-        names = ("fits", "in_place", "whole", "accepted")
-        fits, in_place, whole, accepted = (Signal(name=name) for name in names)
+        is_begin, is_word, is_end, ends = (Signal(name=name) for name in ("is_begin", "is_word", "is_end", "ends"))
+        header, astray, fits = (Signal(name=name) for name in ("header", "astray", "fits"))
+        in_place, whole, accepted = (Signal(name=name) for name in ("in_place", "whole", "accepted"))
         byte, reason = Signal(8, name="taken"), Signal(2, name="reason")
         crc, chain = Signal(32, name="crc"), Signal(32, name="chain")
         # A frame's last bytes, the last one lowest: a word comes with its highest byte first, so that words of any size
