@@ -11,11 +11,14 @@ if TYPE_CHECKING:
     from hwrnn.errors import UsageError
     from hwrnn.fixed import Format
     from hwrnn.model import build_model
+    from hwrnn.on_board import run_on_board
     from hwrnn.onnx_io import load, save
     from hwrnn.quantization import quantize
     from hwrnn.training import train
 
-__all__ = ["Format", "UsageError", "build_model", "load", "load_dataset", "quantize", "save", "train"]
+__all__ = [
+    "Format", "UsageError", "build_model", "load", "load_dataset", "quantize", "run_on_board", "save", "train",
+]  # fmt: skip
 
 __version__ = "0.1.0"
 
@@ -27,6 +30,7 @@ _HOMES = {
     "load": "hwrnn.onnx_io",
     "load_dataset": "hwrnn.data",
     "quantize": "hwrnn.quantization",
+    "run_on_board": "hwrnn.on_board",
     "save": "hwrnn.onnx_io",
     "train": "hwrnn.training",
 }

@@ -21,6 +21,7 @@ _EXAMPLES = {
     "frames": "hwrnn frames q_new.onnx verilog -o weights.bin",
     "simulate": "hwrnn simulate q.onnx --data japanese-vowels --lanes 16 --count 20",
     "implement": "hwrnn implement verilog --device ecp5-25k-6 --seeds 5",
+    "run": "hwrnn run q.onnx --port /dev/ttyUSB1 --data japanese-vowels",
     "inspect": "hwrnn inspect q.onnx   (or a nonlinearity: hwrnn inspect pwl_sigmoid:5 --bits 8)",
 }
 
@@ -143,8 +144,19 @@ def _parser() -> argparse.ArgumentParser:
 
     implement = verb("implement", "synthesize, place and route: from Verilog to a bitstream and a report")
     implement.add_argument("folder", metavar="DIR", help="what hwrnn generate wrote")
-    implement.add_argument("--device", required=True, metavar="PART", help="up5k, hx8k, ecp5-25k-6, gw1n-9, ...")
+    where = implement.add_mutually_exclusive_group(required=True)
+    where.add_argument("--device", metavar="PART", help="up5k, hx8k, ecp5-25k-6, gw1n-9, ...")
+    where.add_argument("--board", metavar="B", help="icebreaker or ulx3s: behind its UART, for hwrnn run")
+    implement.add_argument("--baud", type=_whole, metavar="R", help="of the board's UART (default 1000000)")
     implement.add_argument("--seeds", type=_whole, default=1, metavar="N", help="place and route N times (default 1)")
+
+    run = verb("run", "run sequences on a board and compare with the golden model")
+    run.add_argument("model", help="the quantized model that the board's network was generated from")
+    _data(run)
+    run.add_argument("--port", required=True, metavar="P", help="the board's serial port: /dev/ttyUSB1, COM5, ...")
+    run.add_argument("--baud", type=_whole, metavar="R", help="as given to implement (default 1000000)")
+    run.add_argument("--count", type=_whole, metavar="N", help="only the first N sequences")
+    run.add_argument("--timeout", type=_number, default=2.0, metavar="S", help="seconds without an answer (default 2)")
 
     inspect = verb("inspect", "what is in a model, or how good an approximation is")
     inspect.add_argument("file", help="a model of hwrnn, or the name of a nonlinearity")

@@ -21,6 +21,7 @@ __all__ = [
     "run_implement",
     "run_inspect",
     "run_quantize",
+    "run_run",
     "run_simulate",
     "run_train",
 ]
@@ -221,7 +222,7 @@ def generated_table(manifest: dict[str, Any], folder: str) -> str:
 def run_frames(given: Any) -> int:
     """``hwrnn frames``."""
     from hwrnn.files import atomic_write
-    from hwrnn.rtl.frames import frames_of_folder, joined
+    from hwrnn.rtl.load_frames import frames_of_folder, joined
 
     check_output(given.output)
     frames = frames_of_folder(quantized_model(given.model), given.folder)
@@ -258,12 +259,34 @@ def run_implement(given: Any) -> int:
     """``hwrnn implement``."""
     from hwrnn.rtl.flow import implement
 
-    result = implement(given.folder, given.device, seeds=given.seeds, progress=report.Progress("implement"))
+    result = implement(
+        given.folder, given.device, board=given.board, baud=given.baud, seeds=given.seeds,
+        progress=report.Progress("implement"),
+    )  # fmt: skip
     if given.json:
         report.print_json(result.to_json())
     else:
         print(result)
     return 0
+
+
+def run_run(given: Any) -> int:
+    """``hwrnn run``."""
+    from hwrnn.on_board import run_on_board
+
+    model, data = quantized_model(given.model), dataset_of(given)
+    check_fits(model, data)
+    part = data.evaluation
+    more = {} if given.baud is None else {"baud": given.baud}
+    result = run_on_board(
+        model, given.port, part.x, part.lengths, y=part.y, count=given.count, timeout=given.timeout,
+        progress=report.Progress("run"), **more,
+    )  # fmt: skip
+    if given.json:
+        report.print_json(result.to_json())
+    else:
+        print(result)
+    return 1 if result.mismatches else 0
 
 
 def run_inspect(given: Any) -> int:

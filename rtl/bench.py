@@ -13,7 +13,7 @@ import numpy as np
 from hwrnn.golden import golden
 from hwrnn.quantization import QuantizedModel
 from hwrnn.rtl.axi import padded
-from hwrnn.rtl.frames import HELD, REASONS, frames_for
+from hwrnn.rtl.load_frames import HELD, REASONS, frames_for
 from hwrnn.rtl.network import Network
 from hwrnn.rtl.rounds import Order, filled, order_of
 

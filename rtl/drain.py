@@ -66,6 +66,7 @@ class Drain(Part):
     def elaborate(self, platform: object) -> Module:
         """One unit leaves the hold registers in every cycle while a group drains."""
         m = Module()
+        self._units: dict[int, Signal] = {}
         p, units = self.plan, self.layer.units
         path = ElementWise.build(m, self.layer, self.index, "path", self.timing)
         done = delayed(m, self.done, self.sums_at, "done", reset=True)
@@ -87,8 +88,8 @@ class Drain(Part):
                 m.d.sync += register.eq(Mux(done, sums[u, gate], following))
             m.d.comb += signal.eq(hold[0])
         held = Signal(self.layout, reset_less=True)
-        unit, valid = Signal(self.unit_shape, name="path_unit", reset_less=True), Signal(name="path_valid")
-        m.d.sync += [unit.eq(self.unit), valid.eq(active)]
+        valid = Signal(name="path_valid")
+        m.d.sync += valid.eq(active)
         with m.If(done):
             m.d.sync += held.eq(flags)
         if "channel" in self.layout.members:
@@ -98,9 +99,8 @@ class Drain(Part):
             # The first step of a sequence reads the initial state instead of the memory.
             m.d.comb += path.olds[name].eq(Mux(held.first, 0, value) if name in self.olds else value)
         pipeline = path.pipeline
-        flags_0 = held.as_value()
-        beside = Signal(len(unit) + len(flags_0), name="path_beside")
-        m.d.comb += beside.eq(Cat(unit, flags_0))
+        flags_0 = Signal(len(held.as_value()), name="path_flags")
+        m.d.comb += flags_0.eq(held.as_value())
         valids = [valid]
         for stage in range(path.depth):
             later = Signal(name=f"path_valid_{stage + 1}")
@@ -108,14 +108,21 @@ class Drain(Part):
             valids.append(later)
         for name in self.stored:
             port, wire = name.replace(".", "_"), path.stored[name]
-            along = pipeline.delayed(beside, wire.stage)
             m.d.comb += [
                 getattr(self, port).eq(wire.raw.value),
                 getattr(self, f"{port}_valid").eq(valids[wire.stage]),
-                getattr(self, f"{port}_unit").eq(along[: len(unit)]),
-                getattr(self, f"{port}_flags").eq(along[len(unit) :]),
+                getattr(self, f"{port}_unit").eq(self._unit_at(m, wire.stage, valids[wire.stage])),
+                getattr(self, f"{port}_flags").eq(pipeline.delayed(flags_0, wire.stage)),
             ]
         return m
+
+    def _unit_at(self, m: Module, stage: int, valid: Signal) -> Signal:
+        """The unit at a stage of the path: they pass in order, so one counter says it and nothing is carried along."""
+        if stage not in self._units:
+            unit = self._units[stage] = Signal(self.unit_shape, name=f"path_unit_{stage}")
+            with m.If(valid):
+                m.d.sync += unit.eq(Mux(unit == self.layer.units - 1, 0, unit + 1))
+        return self._units[stage]
 
     def _sums(self, m: Module, path: ElementWise) -> dict[tuple[int, str], Any]:
         """Each gate's sum of each unit of a group as its last pass ends; rows of earlier passes were kept."""

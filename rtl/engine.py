@@ -35,7 +35,7 @@ def schedule_of(layer: QuantizedLayer, lanes: int, timing: Timing = SHORTEST, ch
     Raises:
         UsageError: a budget below 1, or channels out of their range.
     """
-    mac = timing.mac(*(shape.width for shape in factors(layer)))
+    mac = timing.mac(*factors(layer))
     return plan(layer.cell, layer.inputs, layer.units, lanes, depth_of(layer, timing), mac, channels)
 
 
@@ -117,9 +117,14 @@ class Engine(Part):
 
     @property
     def multipliers(self) -> int:
-        """Multipliers built: the lanes and those of the element-wise paths."""
+        """Multipliers built: those of the lanes, which two may share, and of the element-wise paths."""
         products = sum(op.kind == "mul" for op in trace(self.layer.cell).operations)
-        return self.schedule.lanes + products
+        return self.lanes.multipliers + products
+
+    @property
+    def products_per_multiplier(self) -> float:
+        """Multiplications a cycle and multiplier of the lanes, in steady state."""
+        return self.layer.multiplications / (self.lanes.multipliers * self.cycles_per_step)
 
     @property
     def ideal_cycles_per_step(self) -> float:

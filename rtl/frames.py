@@ -1,139 +1,177 @@
-"""The bytes that bring weights into a network: its frames, their checksum, and what the network answers.
+"""The frames of docs/uart.md in hardware: requests out of bytes, answers into bytes.
 
-The format is described in docs/loading.md.
+The software's side is ``hwrnn/frames.py``, where the numbers come from.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import zlib
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from amaranth.hdl import Array, Const, Module, Signal
+from amaranth.lib import stream
+from amaranth.lib.crc.catalog import CRC16_IBM_3740
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
 
-from hwrnn.errors import UsageError
-from hwrnn.quantization import QuantizedModel
-from hwrnn.rtl.identity import structure
-from hwrnn.rtl.weights import AnyWeights
+from hwrnn.frames import CAPACITY, HEADER, SYNC, Fault
+from hwrnn.rtl.ports import Part
 
-if TYPE_CHECKING:
-    from hwrnn.rtl.lanes import Lanes
-    from hwrnn.rtl.network import Network
-
-__all__ = ["BEGIN", "END", "HELD", "REASONS", "VERSION", "WORD", "contents", "frames_for",
-           "frames_of_folder", "identity_of", "joined"]
-
-VERSION = 1
-BEGIN, WORD, END = b"BWE"
-#: What the answer to a frame says in its low bits: 0 accepted, else why it was refused.
-REASONS = ("accepted", "length", "place", "checksum")
-HELD = 0x80  # in an answer: the network is held, for it has no complete weights
+__all__ = ["FrameReceiver", "FrameSender"]
 
 
-def identity_of(model: QuantizedModel, lanes: Sequence[Lanes]) -> bytes:
-    """Four bytes that tell which weights fit: of the structure, the formats and the order of the words."""
-    content: dict[str, Any] = {
-        "version": VERSION,
-        "structure": structure(model),
-        "memories": [
-            {
-                "phases": [[[list(row) for row in p.rows], p.parallel, p.passes] for p in part.schedule.phases],
-                "widths": [part.weight_shape.width, part.sum_shape.width],
-                "words": [len(part.words), len(part.bias_words)],
-            }
-            for part in lanes
-        ],
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).digest()[:4]
+class FrameReceiver(Part):
+    """Requests out of bytes, each shown only when it is whole and its checksum right.
 
-
-def contents(lanes: Lanes) -> list[tuple[list[int], int]]:
-    """The words of an engine's weight and bias memory, each with its bits."""
-    count = lanes.schedule.lanes
-    return [(lanes.words, count * lanes.weight_shape.width), (lanes.bias_words, count * lanes.sum_shape.width)]
-
-
-def frames_for(model: QuantizedModel, network: Network) -> list[bytes]:
-    """The frames that bring a model's weights and biases into a network with a load port.
-
-    Each is one AXI4-Stream packet: ``tlast`` stands with its last byte. The network answers each with a byte.
+    Bytes outside frames are skipped, and so are all that arrive between a request and ``done``.
 
     Args:
-        model: of the same cells, sizes and formats as the network's: ``hwrnn.quantize`` with ``formats_of`` makes one.
-        network: with weights ``loadable`` or ``spram``.
+        unit: bytes of an element.
 
-    Raises:
-        UsageError: a network without a load port, or a model that differs from its own in more than weights.
+    Ports:
+        data, valid: a byte, for one cycle.
+        request: there is a request, or one that is faulty; it stays until ``done``.
+        fault: what is wrong with it, 0 for nothing.
+        kind, tag, length: of its header.
+        whole: the payload is a whole number of elements, and not empty.
+        address, byte: of the payload; the byte comes a cycle after its address.
+        done: forget the request and listen.
     """
-    from hwrnn.rtl.lanes import Lanes
 
-    if not network.loadable:
-        raise UsageError("Network must have weights 'loadable' or 'spram' to be loaded, not " + repr(network.weights))
-    difference = _difference(structure(network.model), structure(model))
-    if difference:
-        raise UsageError(
-            f"Model must have the network's cells, sizes and formats, but {difference} differs: quantize it with the"
-            " formats of the network's model"
-        )
-    parts = [Lanes(AnyWeights.of(layer), engine.schedule, engine.timing, network.weights)
-             for layer, engine in zip(model.stack, network.engines, strict=True)]  # fmt: skip
-    bodies = [bytes([BEGIN, VERSION]) + identity_of(model, parts)]
-    memories = [memory for part in parts for memory in contents(part)]
-    for target, (words, bits) in enumerate(memories):
-        for address, word in enumerate(words):
-            head = bytes([WORD, target]) + address.to_bytes(3, "little")
-            bodies.append(head + word.to_bytes(-(-bits // 8), "big"))
-    bodies.append(bytes([END]))
-    frames, total = [], 0
-    for body in bodies:
-        total = zlib.crc32(body, total)  # of everything since the begin frame, checksums left out
-        frames.append(body + total.to_bytes(4, "little"))
-    return frames
+    def __init__(self, unit: int) -> None:
+        self.unit = unit
+        super().__init__(
+            {
+                "data": In(8), "valid": In(1),
+                "request": Out(1), "fault": Out(8),
+                "kind": Out(8), "tag": Out(8), "length": Out(16), "whole": Out(1),
+                "address": In(range(CAPACITY)), "byte": Out(8),
+                "done": In(1),
+            }
+        )  # fmt: skip
+
+    def elaborate(self, platform: object) -> Module:
+        """One state for each part of a frame."""
+        m = Module()
+        m.submodules.crc = crc = CRC16_IBM_3740(data_width=8).create()
+        m.submodules.payload = payload = Memory(shape=8, depth=CAPACITY, init=[])
+        read, write = payload.read_port(), payload.write_port()
+        at = Signal(range(CAPACITY))
+        left = Signal(range(CAPACITY + 1))
+        place = Signal(range(max(self.unit, 2)))  # of a byte within its element
+        m.d.comb += [
+            read.addr.eq(self.address), self.byte.eq(read.data),
+            write.addr.eq(at), write.data.eq(self.data),
+            crc.data.eq(self.data), self.whole.eq((place == 0) & (self.length != 0)),
+        ]  # fmt: skip
+        with m.FSM(name="state") as state:
+            taken = self.valid & ~state.ongoing("FIRST") & ~state.ongoing("SECOND")
+            m.d.comb += crc.valid.eq(taken)
+            with m.State("FIRST"):
+                m.d.comb += crc.start.eq(1)
+                m.d.sync += [at.eq(0), place.eq(0), self.fault.eq(0)]
+                with m.If(self.valid & (self.data == SYNC[0])):
+                    m.next = "SECOND"
+            with m.State("SECOND"):
+                with m.If(self.valid & (self.data == SYNC[1])):
+                    m.next = "KIND"
+                with m.Elif(self.valid & (self.data != SYNC[0])):
+                    m.next = "FIRST"
+            for name, field, then in (
+                ("KIND", self.kind, "TAG"),
+                ("TAG", self.tag, "LOW"),
+                ("LOW", self.length[:8], "HIGH"),
+                ("HIGH", self.length[8:], "LENGTH"),
+            ):
+                with m.State(name), m.If(self.valid):
+                    m.d.sync += field.eq(self.data)
+                    m.next = then
+            with m.State("LENGTH"):  # no byte arrives so soon after another
+                m.d.sync += left.eq(self.length)
+                with m.If(self.length > CAPACITY):
+                    m.d.sync += self.fault.eq(Fault.LENGTH)
+                    m.next = "REQUEST"
+                with m.Elif(self.length == 0):
+                    m.next = "CHECK"
+                with m.Else():
+                    m.next = "PAYLOAD"
+            with m.State("PAYLOAD"), m.If(self.valid):
+                m.d.comb += write.en.eq(1)
+                m.d.sync += [at.eq(at + 1), left.eq(left - 1), place.eq(place + 1)]
+                with m.If(place == self.unit - 1):
+                    m.d.sync += place.eq(0)
+                with m.If(left == 1):
+                    m.next = "CHECK"
+            with m.State("CHECK"), m.If(self.valid):
+                m.next = "SUM"
+            with m.State("SUM"), m.If(self.valid):
+                m.next = "COMPARE"
+            with m.State("COMPARE"):
+                with m.If(~crc.match_detected):
+                    m.d.sync += self.fault.eq(Fault.CHECKSUM)
+                m.next = "REQUEST"
+            with m.State("REQUEST"):
+                m.d.comb += self.request.eq(1)
+                with m.If(self.done):
+                    m.next = "FIRST"
+        return m
 
 
-def frames_of_folder(model: QuantizedModel, folder: str | os.PathLike[str]) -> list[bytes]:
-    """The frames that bring a model into the Verilog of a generated folder.
+class FrameSender(Part):
+    """Answers into bytes.
 
-    Raises:
-        UsageError: a folder that generate did not write, Verilog without a load port, or a model that does not fit it.
+    Ports:
+        start: for one cycle, while ``ready``: send a frame of this ``kind`` and ``length``.
+        tag: of the frame, until ``ready``.
+        ready: no frame is on its way; the last byte of the one before may still be in the transmitter.
+        payload: stream of its bytes.
+        o: stream of bytes to the transmitter.
     """
-    from hwrnn.rtl.network import Network
-    from hwrnn.rtl.timing import Timing
 
-    path = Path(folder) / "manifest.json"
-    try:
-        manifest = json.loads(path.read_text())
-        load, lanes, weights = manifest["load"], manifest["lanes"]["asked"], manifest["weights"]
-        timing, argmax, hashed = Timing(**manifest["timing"]), bool(manifest["argmax"]), str(manifest["model_sha256"])
-        channels = int(manifest["channels"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"Folder must be one that hwrnn generate wrote, with a manifest.json, not {str(folder)!r}"
-        ) from error
-    if not load:
-        raise UsageError(f"Verilog must be generated with weights 'loadable' or 'spram' to be loaded, not {weights!r}")
-    network = Network(model, lanes, argmax, timing=timing, channels=channels, weights=weights)
-    if network.identity.hex() != load["identity"]:
-        raise UsageError(
-            f"Model must have the cells, sizes and formats of the network in {str(folder)!r}: quantize it with the"
-            f" formats of that network's model, of SHA-256 {hashed}"
-        )
-    return frames_for(model, network)
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "start": In(1), "ready": Out(1),
+                "kind": In(8), "tag": In(8), "length": In(16),
+                "payload": In(stream.Signature(8)), "o": Out(stream.Signature(8)),
+            }
+        )  # fmt: skip
 
-
-def joined(frames: Sequence[bytes]) -> bytes:
-    """Frames as a file: before each, its length in two bytes, the low one first."""
-    return b"".join(len(frame).to_bytes(2, "little") + frame for frame in frames)
-
-
-def _difference(own: Any, other: Any, where: str = "") -> str:
-    """What differs between two structures, in words; empty where nothing does."""
-    if isinstance(own, dict) and isinstance(other, dict) and own.keys() == other.keys():
-        pairs = [(f"{where} {key!r}".strip(), own[key], other[key]) for key in own]
-    elif isinstance(own, list) and isinstance(other, list) and len(own) == len(other):
-        pairs = [(f"{where} {k}".strip(), a, b) for k, (a, b) in enumerate(zip(own, other, strict=True))]
-    else:
-        return "" if own == other else where
-    return next((found for name, a, b in pairs if (found := _difference(a, b, name))), "")
+    def elaborate(self, platform: object) -> Module:
+        """Header, payload, checksum."""
+        m = Module()
+        m.submodules.crc = crc = CRC16_IBM_3740(data_width=8).create()
+        count, kind, left = Signal(range(HEADER)), Signal(8), Signal(16)
+        header = Array([*(Const(b, 8) for b in SYNC), kind, self.tag, left[:8], left[8:]])
+        sent = Signal()
+        m.d.comb += [sent.eq(self.o.valid & self.o.ready), crc.data.eq(self.o.payload)]
+        with m.FSM(name="state"):
+            with m.State("IDLE"):
+                m.d.comb += [self.ready.eq(1), crc.start.eq(1)]
+                m.d.sync += [count.eq(0), kind.eq(self.kind), left.eq(self.length)]
+                with m.If(self.start):
+                    m.next = "HEADER"
+            with m.State("HEADER"):
+                m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(header[count])]
+                m.d.comb += crc.valid.eq(sent & (count >= len(SYNC)))
+                with m.If(sent):
+                    m.d.sync += count.eq(count + 1)
+                    with m.If(count == HEADER - 1):
+                        m.next = "PAYLOAD"
+            with m.State("PAYLOAD"):
+                m.d.sync += count.eq(0)
+                with m.If(left == 0):
+                    m.next = "SUM"
+                with m.Else():
+                    m.d.comb += [self.o.valid.eq(self.payload.valid), self.o.payload.eq(self.payload.payload)]
+                    m.d.comb += [self.payload.ready.eq(self.o.ready), crc.valid.eq(sent)]
+                    with m.If(sent):
+                        m.d.sync += left.eq(left - 1)
+            with m.State("SUM"):
+                m.d.comb += self.o.valid.eq(1)
+                with m.If(count == 0):
+                    m.d.comb += self.o.payload.eq(crc.crc[8:])
+                with m.Else():
+                    m.d.comb += self.o.payload.eq(crc.crc[:8])
+                with m.If(sent):
+                    m.d.sync += count.eq(1)
+                    with m.If(count == 1):
+                        m.next = "IDLE"
+        return m

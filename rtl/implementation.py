@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hwrnn import report
+from hwrnn.rtl.board import BoardDesign
 from hwrnn.rtl.paths import CriticalPath
 from hwrnn.rtl.placement import Placed
 from hwrnn.rtl.recipes import FAMILIES, Cells
@@ -28,6 +29,7 @@ class Implementation:
         bitstream: path of the file; None without placement.
         folder: of everything written.
         tools: their versions.
+        design: around the network on a board; None on a part alone.
     """
 
     target: Target
@@ -40,6 +42,7 @@ class Implementation:
     bitstream: str | None
     folder: str
     tools: dict[str, str]
+    design: BoardDesign | None = None
 
     @property
     def fmax_mhz(self) -> float | None:
@@ -52,9 +55,22 @@ class Implementation:
         return int(self.network["cycles_per_step"]["value"])
 
     @property
+    def clock_mhz(self) -> float | None:
+        """The clock that counts: a board's oscillator, and on a part alone ``fmax_mhz``."""
+        return self.fmax_mhz if self.design is None else self.design.clock_mhz
+
+    @property
     def steps_per_second(self) -> float | None:
-        """Time steps a second at ``fmax_mhz``."""
-        return None if self.fmax_mhz is None else round(self.fmax_mhz * 1e6 / self.cycles_per_step, 1)
+        """Time steps a second of the network at ``clock_mhz``."""
+        return None if self.clock_mhz is None else round(self.clock_mhz * 1e6 / self.cycles_per_step, 1)
+
+    @property
+    def uart_steps_per_second(self) -> float | None:
+        """Time steps a second that a board's UART can bring, at ten bits for a byte."""
+        if self.design is None:
+            return None
+        port = self.network["ports"]["input"]
+        return round(self.design.baud / 10 / (port["elements_per_vector"] * port["tdata_bits"] // 8), 1)
 
     @property
     def note(self) -> str | None:
@@ -79,6 +95,7 @@ class Implementation:
             return f"{need:,} of {has:,}" if has else f"{need:,}"
 
         target, cells = self.target, self.cells
+        where = target.name if self.design is None else f"{self.design.board}, {target.name}"
         rows: list[list[Any]] = [
             ["LUT", share(self.lut, target.luts)],
             ["FF", share(self.ff, target.flip_flops)],
@@ -88,25 +105,30 @@ class Implementation:
         ]
         if cells.sprams:
             rows.insert(-1, ["SPRAM blocks", share(cells.sprams, target.sprams)])
-        if self.fmax_mhz is None or self.steps_per_second is None:
+        if self.fmax_mhz is None or self.steps_per_second is None or self.clock_mhz is None:
             rows.append(["clock, bitstream", "- (synthesis only)"])
-            return report.table(rows, [target.name, "figure"])
+            return report.table(rows, [where, "figure"])
+        if self.design is not None:
+            rows.append(["board's clock", f"{self.design.clock_mhz:g} MHz"])
         rows += [
-            ["clock", f"{self.fmax_mhz:.1f} MHz"],
+            ["clock" if self.design is None else "highest clock", f"{self.fmax_mhz:.1f} MHz"],
             ["time steps a second", report.quantity(self.steps_per_second)],
         ]
+        if self.design is not None:
+            rate = report.quantity(self.uart_steps_per_second or 0)
+            rows.append([f"the same over the UART, {self.design.baud} baud", rate])
         per_second = None if steps is None else self.inferences_per_second(steps)
         if per_second is not None:
             rows.append([f"inferences of {steps:.1f} steps a second", report.quantity(per_second)])
             rows.append(["time of one", report.quantity(1 / per_second, "s")])
-        latency = int(self.network["latency"]["value"]) / (self.fmax_mhz * 1e6)
+        latency = int(self.network["latency"]["value"]) / (self.clock_mhz * 1e6)
         rows.append(["latency of a step", report.quantity(latency, "s")])
         if self.path is not None:
             rows.append(["critical path", self.path.name])
         if len(self.placed) > 1:
             rates = [f"{p.fmax_mhz:.1f}" for p in sorted(self.placed, key=lambda p: p.seed)]
             rows.append(["MHz of each seed", " ".join(rates)])
-        text = report.table(rows, [target.name, "figure"])
+        text = report.table(rows, [where, "figure"])
         return text if self.note is None else f"{text}\nclock: {self.note}"
 
     def __str__(self) -> str:
@@ -130,7 +152,7 @@ class Implementation:
             "steps_per_second": self.steps_per_second,
             "cycles_per_step": self.cycles_per_step,
             "latency_cycles": latency,
-            "latency_seconds": None if self.fmax_mhz is None else latency / (self.fmax_mhz * 1e6),
+            "latency_seconds": None if self.clock_mhz is None else latency / (self.clock_mhz * 1e6),
             "critical_path": None if self.path is None else asdict(self.path),
             "hold_violations": self.placed[0].hold_violations if self.placed else None,
             "seeds": [
@@ -146,4 +168,11 @@ class Implementation:
             "model_sha256": self.network["model_sha256"],
             "lanes": self.network["lanes"]["built"],
             "tools": self.tools,
-        }  # fmt: skip
+        } | self._board()  # fmt: skip
+
+    def _board(self) -> dict[str, Any]:
+        design = self.design
+        if design is None:
+            return {}
+        facts = {"name": design.board, "clock_mhz": design.clock_mhz, "baud": design.baud}
+        return {"board": facts | {"uart_steps_per_second": self.uart_steps_per_second}}

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Shape, Signal, signed
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Shape, Signal, Value, signed
 from amaranth.lib.memory import Memory, ReadPort
 from amaranth.lib.wiring import In, Out
 
 from hwrnn.quantization import QuantizedLayer
 from hwrnn.rtl.delay import delayed
 from hwrnn.rtl.elementwise import gate_interval, rounding_half
-from hwrnn.rtl.multiplier import product
+from hwrnn.rtl.multiplier import Halves, packed, parted, product
 from hwrnn.rtl.numbers import shape_of
 from hwrnn.rtl.ports import Part
 from hwrnn.rtl.schedule import Schedule
@@ -113,6 +113,19 @@ class Lanes(Part):
         return self.schedule.lanes * self.sum_shape.width
 
     @property
+    def multipliers(self) -> int:
+        """Multipliers that the lanes take."""
+        shared = bool(self.timing.sharing(self.weight_shape, self.operand_shape))
+        return -(-self.schedule.lanes // 2) if shared else self.schedule.lanes
+
+    @property
+    def factors(self) -> tuple[int, int]:
+        """Bits of both factors of each of them, as signed numbers, which hold the weights of two lanes where packed."""
+        weight, operand = self.weight_shape.width, self.operand_shape.width + (not self.operand_shape.signed)
+        packs = self.timing.sharing(self.weight_shape, self.operand_shape) == "packed"
+        return 2 * weight + operand + 1 if packs else weight, operand
+
+    @property
     def memory_bits(self) -> int:
         """Bits of the weight and bias memories."""
         return len(self.words) * self.word_bits + len(self.bias_words) * self.bias_word_bits
@@ -177,17 +190,15 @@ class Lanes(Part):
         if self.needs_place:
             phase = delayed(m, self.phase, multiply, "phase")
             row_pass = delayed(m, self.row_pass, multiply, "row_pass")
-        line = delayed(m, read.data, timing.memory + timing.operand, "line")
+        line = delayed(m, read.data, timing.memory - 1, "line")
         operand = Signal(self.operand_shape, name="operand_here")
         m.d.comb += operand.eq(delayed(m, self.operand, timing.operand, "operand"))
         bias_line = delayed(m, read_bias.data, 1, "bias_line")
-        product_width = self.weight_shape.width + self.operand_shape.width + (not self.operand_shape.signed)
+        terms = self._products(m, line, operand)
         for lane in range(lanes):
-            weight = Signal(self.weight_shape, name=f"weight_{lane}")
             bias = Signal(self.sum_shape, name=f"bias_{lane}")
-            m.d.comb += weight.eq(line.word_select(lane, self.weight_shape.width))
             m.d.comb += bias.eq(bias_line.word_select(lane, self.sum_shape.width))
-            term = product(m, weight, operand, signed(product_width), timing, f"product_{lane}")
+            term = terms[lane]
             total = Signal(self.sum_shape, name=f"total_{lane}", reset_less=True)
             load = Signal(name=f"load_{lane}")
             m.d.comb += load.eq(start)
@@ -205,7 +216,6 @@ class Lanes(Part):
                 m.d.sync += total.eq(Mux(load, bias, total) + term)
             m.d.comb += getattr(self, f"sum_{lane}").eq(total)
         return m
-
 
     def _memories(self, m: Module, word: Signal) -> tuple[ReadPort, ReadPort]:
         """The read ports of weights and biases, the weights' with its address."""
@@ -234,6 +244,49 @@ class Lanes(Part):
             *(reads_bias.eq(~self.load_biases), read_bias.en.eq(reads_bias)),
         ]
         return read, read_bias
+
+    def _products(self, m: Module, line: Value, operand: Signal) -> list[Value]:
+        """Each lane's product, ``schedule.mac - 2`` cycles after its column was issued.
+
+        Args:
+            line: the word of weights, in cycle ``timing.memory``.
+            operand: ``1 + timing.operand`` cycles later.
+        """
+        timing, form = self.timing, self.weight_shape
+        width = form.width + self.operand_shape.width + (not self.operand_shape.signed)
+        sharing = timing.sharing(form, self.operand_shape)
+        weights = [Signal(form, name=f"weight_{lane}", reset_less=True) for lane in range(self.schedule.lanes)]
+        for lane, weight in enumerate(weights):
+            m.d.sync += weight.eq(line.word_select(lane, form.width))
+        if not sharing:
+            factors = (_registered(m, weight, timing.operand) for weight in weights)
+            return [product(m, w, operand, signed(width), timing, f"product_{k}") for k, w in enumerate(factors)]
+        terms: list[Value] = []
+        for lane in range(0, len(weights), 2):
+            low, *others = weights[lane : lane + 2]
+            high = others[0] if others else Const(0, form)
+            if sharing == "packed":
+                word = _registered(m, packed(m, low, high, width, f"pair_{lane // 2}"), timing.operand)
+                both = product(m, word, operand, signed(2 * width), timing, f"both_{lane // 2}")
+                terms += parted(m, both, width, (f"product_{lane}", f"product_{lane + 1}"))
+            else:
+                m.submodules[f"halves_{lane // 2}"] = halves = Halves(form, self.operand_shape)
+                m.d.comb += [
+                    halves.weight_0.eq(_registered(m, low, timing.operand)),
+                    halves.weight_1.eq(_registered(m, high, timing.operand) if others else 0),
+                    halves.operand.eq(operand),
+                ]
+                terms += [_registered(m, one, timing.product - 1) for one in (halves.product_0, halves.product_1)]
+        return terms[: len(weights)]
+
+
+def _registered(m: Module, signal: Signal, cycles: int) -> Signal:
+    """A signal some cycles later, with its shape."""
+    for _ in range(cycles):
+        later = Signal(signal.shape(), name=f"{signal.name}_later", reset_less=True)
+        m.d.sync += later.eq(signal)
+        signal = later
+    return signal
 
 
 def _packed(values: list[int], width: int) -> int:

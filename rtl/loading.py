@@ -13,7 +13,7 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
 
 from hwrnn.fixed import Format
-from hwrnn.rtl.frames import BEGIN, END, VERSION, WORD
+from hwrnn.rtl.load_frames import BEGIN, END, VERSION, WORD
 from hwrnn.rtl.ports import Part, element
 
 __all__ = ["BYTES", "Gate", "Loader"]
@@ -52,7 +52,7 @@ class Loader(Part):
 
     Ports:
         i: stream of bytes; ``last`` with the last of a frame.
-        o: stream of answers, see ``hwrnn.rtl.frames``; that to a begin frame comes once the network has come to rest.
+        o: stream of answers (``hwrnn.rtl.load_frames``); that to a begin frame comes once the network is at rest.
         held: the network may begin no sequence. A reset leaves it as it is, for it leaves the memories as they are.
         drained: no sequence is on its way.
         write_K: memory K takes the word.

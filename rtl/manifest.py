@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,8 @@ from hwrnn.fixed import Format
 from hwrnn.rtl.axi import padded
 from hwrnn.rtl.elementwise import ElementWise
 from hwrnn.rtl.engine import Engine
-from hwrnn.rtl.frames import VERSION, contents
 from hwrnn.rtl.identity import function_content, model_hash
+from hwrnn.rtl.load_frames import VERSION, contents
 from hwrnn.rtl.network import Network
 from hwrnn.rtl.schedule import OUTPUT_STAGES, PhasePlan
 from hwrnn.rtl.targets import Target
@@ -47,7 +46,7 @@ def manifest_of(emitted: Emitted, lanes: Any, target: Target | None) -> dict[str
         "every_step": model.every_step,
         "ports": {"input": _input(network), "output": _output(network)},
         "lanes": {"asked": list(lanes) if isinstance(lanes, (list, tuple)) else lanes, "built": network.lanes},
-        "timing": asdict(network.timing),
+        "timing": network.timing.to_json(),
         "channels": network.channels,
         "weights": network.weights,
         "load": _load(network) if network.loadable else None,
@@ -127,6 +126,7 @@ def _layer(engine: Engine) -> dict[str, Any]:
         "latency": {"value": engine.latency, "formula": _engine_latency(engine)},
         "multiplications": layer.multiplications,
         "multipliers": engine.multipliers,
+        "products_per_lane_multiplier_and_cycle": engine.products_per_multiplier,
         "accumulator_bits": engine.lanes.sum_shape.width,
         "memory_bits": engine.memory_bits,
     }
@@ -183,9 +183,7 @@ def _latency(network: Network) -> str:
 def _products(network: Network) -> Iterator[tuple[int, int]]:
     """Bits of both operands of every multiplier."""
     for engine in network.engines:
-        operand = engine.lanes.operand_shape
-        lane = (engine.lanes.weight_shape.width, operand.width + (not operand.signed))
-        yield from [lane] * engine.schedule.lanes
+        yield from [engine.lanes.factors] * engine.lanes.multipliers
         for phase in range(len(engine.layer.cell.phases)):
             yield from ElementWise.build(None, engine.layer, phase, "", engine.timing).pipeline.products
 
@@ -207,7 +205,7 @@ def _on(target: Target, network: Network) -> dict[str, Any]:
     row = {
         "name": target.name, "family": target.family, "description": target.description,
         "multipliers": target.multipliers, "multiplier": list(target.multiplier),
-        "memory_blocks": target.memory_blocks, "block_bits": target.block_bits, "timing": asdict(target.timing),
+        "memory_blocks": target.memory_blocks, "block_bits": target.block_bits, "timing": target.timing.to_json(),
     }  # fmt: skip
     used = {"multipliers": blocks if target.multipliers else 0, "memory_bits": bits}
     share = {"multipliers": blocks / target.multipliers if target.multipliers else None,

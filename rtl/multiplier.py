@@ -1,15 +1,70 @@
-"""The product of two numbers: the part's own multiplier between registers, or a tree of adders where it has none."""
+"""Products: by the part's own multiplier between registers, two by one, or by a tree of adders where it has none."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Shape, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Shape, Signal, Value, signed
+from amaranth.lib.wiring import In, Out
 
 from hwrnn.fixed import bits_for
+from hwrnn.rtl.ports import Part
 from hwrnn.rtl.timing import Timing
 
-__all__ = ["product"]
+__all__ = ["Halves", "packed", "parted", "product"]
+
+
+class Halves(Part):
+    """Two weights times one operand, a cycle later: a module of its own, which a part's multiplier can replace whole.
+
+    Ports:
+        weight_0, weight_1, operand: any values.
+        product_0, product_1: of the cycle before.
+    """
+
+    def __init__(self, weight: Shape, operand: Shape) -> None:
+        result = signed(weight.width + operand.width + (not operand.signed))
+        super().__init__(
+            {
+                "weight_0": In(weight),
+                "weight_1": In(weight),
+                "operand": In(operand),
+                "product_0": Out(result),
+                "product_1": Out(result),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        """Plain products."""
+        m = Module()
+        for k, weight in enumerate((self.weight_0, self.weight_1)):
+            port = getattr(self, f"product_{k}")
+            register = Signal(port.shape(), name=f"product_{k}", reset_less=True)
+            m.d.sync += register.eq(weight * self.operand)
+            m.d.comb += port.eq(register)
+        return m
+
+
+def packed(m: Module, low: Value, high: Value, apart: int, name: str) -> Signal:
+    """Two weights in one word, ``low + high * 2**apart``; the low one's sign borrows from the high one."""
+    sign = low[-1]
+    word = Signal(signed(apart + len(high) + 1), name=name)
+    m.d.comb += word.eq(Cat(low, sign.replicate(apart - len(low)), high - sign))
+    return word
+
+
+def parted(m: Module, product: Value, apart: int, names: tuple[str, str]) -> tuple[Signal, Signal]:
+    """Both products of a word of two weights, a cycle later.
+
+    Args:
+        product: of the word and an operand.
+        apart: bits of either product.
+        names: of the registers.
+    """
+    low, high = (Signal(signed(apart), name=name, reset_less=True) for name in names)
+    # The lower product's sign was borrowed from the higher one.
+    m.d.sync += [low.eq(product[:apart]), high.eq(product[apart : 2 * apart].as_signed() + product[apart - 1])]
+    return low, high
 
 
 def product(m: Module, a: Value, b: Value, shape: Shape, timing: Timing, name: str) -> Signal:

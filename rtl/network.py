@@ -12,8 +12,8 @@ from hwrnn.errors import UsageError
 from hwrnn.fixed import Format, bits_for
 from hwrnn.quantization import QuantizedLayer, QuantizedModel
 from hwrnn.rtl.engine import Engine, schedule_of
-from hwrnn.rtl.frames import contents, identity_of
 from hwrnn.rtl.lanes import factors
+from hwrnn.rtl.load_frames import contents, identity_of
 from hwrnn.rtl.loading import BYTES, Gate, Loader
 from hwrnn.rtl.ports import Part, element, shape
 from hwrnn.rtl.timing import SHORTEST, Timing
@@ -109,8 +109,8 @@ class Network(Part):
     Ports:
         i: stream of input elements; ``last`` with the last element of a sequence's last vector.
         o: stream of output elements (or indices), likewise; with several channels, ``channel`` tells whose.
-        load, answer, held: of loadable weights: a stream of bytes (``hwrnn.rtl.frames``) with ``last`` on each frame's
-            last one, a stream of a byte for each frame, and whether the network waits for weights.
+        load, answer, held: of loadable weights: a stream of bytes (``hwrnn.rtl.load_frames``) with ``last`` on the last
+            of each frame, a stream of a byte for each frame, and whether the network waits for weights.
 
     Raises:
         UsageError: a budget below 1, or not one for each layer, or channels out of their range; an unknown choice of

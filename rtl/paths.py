@@ -16,12 +16,13 @@ _TAIL = re.compile(
 #: What a signal is: the first pattern found in its name, module path included.
 _TERMS = (
     (r"loader\.|gate\.", "load port"),
+    (r"\buart\.", "UART"),
     (r"argmax", "arg-max"),
     (r"buffer\.|queue", "output queue"),
     (r"lanes\.weights", "weight memory"),
     (r"lanes\.weight", "weight register"),
     (r"lanes\.bias", "bias memory"),
-    (r"lanes\.(product|multipl)", "multiplier"),
+    (r"lanes\.(product|both|halves|multipl)", "multiplier"),
     (r"lanes\.(operand|line|broadcast|tree)|operand_register", "operand"),
     (r"lanes\.(sum|accumulator|acc)", "accumulator"),
     (r"lanes\.read_addr", "address of the weight memory"),
@@ -32,6 +33,7 @@ _TERMS = (
     (r"drain_\d+\.(path_|shifted|[a-z]$|[a-z]_)", "element-wise path"),
     (r"drain_\d+\.", "control of the element-wise path"),
     (r"front\.", "issuing of columns"),
+    (r"(^|layer\d+\.)(t\d+|_\d+_)$", "flow control"),  # a part of an expression
     (r"layer\d+\.[a-z]\d*(\.|$)", "old state"),
     (r"vector_|source_", "state memory"),
     (r"unit_", "memory of the cell state"),
@@ -70,6 +72,8 @@ def place_of(cell: str, layers: int = 1) -> str:
     """What stands at a cell, with its layer where there are several."""
     signal = signal_of(cell)
     term = next((term for pattern, term in _TERMS if re.search(pattern, signal)), None)
+    if re.search(r"\$\d+_(MULT\d|SB_MAC16)", cell):  # a block whose registers took the name of the signal away
+        term = "element-wise multiplier" if "drain_" in signal else "multiplier"
     layer = re.search(r"\blayer(\d+)\b", signal)
     where = f" of layer {layer[1]}" if layer and layers > 1 else ""
     return f"{term}{where}" if term else signal

@@ -15,9 +15,10 @@ from hwrnn.rtl.recipes import FAMILIES
 from hwrnn.rtl.targets import Target
 from hwrnn.rtl.tools import Job, ToolError, run_all
 
-__all__ = ["Placed", "bitstream", "constraints", "place"]
+__all__ = ["BOARD_PINS", "Placed", "bitstream", "constraints", "place"]
 
 CONSTRAINTS = "pins.cst"
+BOARD_PINS = "board.pins"
 
 
 @dataclass(frozen=True)
@@ -42,17 +43,25 @@ class Placed:
 
 
 def place(
-    target: Target, netlist: str, folder: Path, seeds: Sequence[int], tick: Callable[[int], object] | None = None
+    target: Target,
+    netlist: str,
+    folder: Path,
+    seeds: Sequence[int],
+    tick: Callable[[int], object] | None = None,
+    pinned: bool = False,
 ) -> list[Placed]:
     """Place and route the file ``netlist`` of the working folder with each seed, the best first.
 
     The best has the fewest hold violations, then the highest clock rate.
 
+    Args:
+        pinned: whether every pin and the clock stand in the file ``BOARD_PINS`` of the working folder.
+
     Raises:
         UsageError: the design does not fit.
         ToolError: nextpnr failed.
     """
-    faults = run_all([_job(target, netlist, folder, seed) for seed in seeds], folder, tick)
+    faults = run_all([_job(target, netlist, folder, seed, pinned) for seed in seeds], folder, tick)
     fault = next((f for f in faults if f is not None), None)
     if fault is not None and all(faults):
         full = "unable to place|no more|failed to place|not enough|too many"
@@ -73,11 +82,11 @@ def _files(target: Target, seed: int) -> tuple[str, str, str]:
     return f"placed-{seed}.{suffix}", f"timing-{seed}.json", f"placement-{seed}.log"
 
 
-def _job(target: Target, netlist: str, folder: Path, seed: int) -> Job:
+def _job(target: Target, netlist: str, folder: Path, seed: int, pinned: bool) -> Job:
     design, report, log = _files(target, seed)
     output = {
-        "ice40": ("--asc", design, "--pcf-allow-unconstrained"),
-        "ecp5": ("--textcfg", design, "--lpf-allow-unconstrained"),
+        "ice40": ("--asc", design, *(("--pcf", BOARD_PINS) if pinned else ("--pcf-allow-unconstrained",))),
+        "ecp5": ("--textcfg", design, *(("--lpf", BOARD_PINS) if pinned else ("--lpf-allow-unconstrained",))),
         "gowin": ("--write", design, "--vopt", f"cst={CONSTRAINTS}"),
     }[target.family]
     arguments = [*target.place, "--json", netlist, *output, "--seed", str(seed), "--freq", str(target.goal)]

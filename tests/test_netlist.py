@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
+import cyclonev_cells
+import ecp5_cells
+import gowin_cells
 import pytest
-from ecp5_cells import models
+import xilinx_cells
 from networks import network_of
 
 from hwrnn.rtl import TARGETS, generate
+from hwrnn.rtl.folding import fold
 from hwrnn.rtl.packing import pack
+from hwrnn.rtl.recipes import FAMILIES, count_cells
 from hwrnn.rtl.synthesis import NETLIST, synthesize
+from hwrnn.rtl.targets import Target
 from hwrnn.rtl.tools import run_all, yosys_job
 
 pytestmark = pytest.mark.fpga
@@ -28,63 +35,108 @@ def share() -> Path:
     return Path(found.origin).parent / "share"
 
 
-def cell_models(family: str, folder: Path) -> list[Path]:
-    """Files with Verilog of a family's cells."""
-    if family == "ice40":
-        return [share() / "ice40" / "cells_sim.v"]
-    text = (share() / "lattice" / "common_sim.vh").read_text() + (share() / "lattice" / "ccu2c_sim.vh").read_text()
-    # Icarus takes no $error where a module's items stand; our blocks come from a file of ours.
-    lines = [line for line in text.splitlines() if not line.lstrip().startswith("$error")]
-    (folder / "cells.v").write_text("\n".join(lines) + models())
-    return [folder / "cells.v"]
+def without(text: str, *modules: str) -> str:
+    """Verilog without some of its modules."""
+    for module in modules:
+        text, count = re.subn(rf"^module {module}\b.*?^endmodule", "", text, flags=re.DOTALL | re.MULTILINE)
+        assert count == 1, module
+    return text
 
 
-def verdict_of(device: str, generated: Path, folder: Path, packs: bool | None = None) -> tuple[str, dict]:
-    """The last line of a generated folder's bench on the netlist that a part gets, and the netlist.
+def cell_models(family: str) -> str:
+    """Verilog of a family's cells: Yosys' models and, of blocks that it has none of, ours."""
+
+    def files(*names: str) -> str:
+        return "\n".join((share() / name).read_text() for name in names)
+
+    match family:
+        case "ice40":
+            return files("ice40/cells_sim.v")
+        case "ecp5":
+            text = files("lattice/common_sim.vh", "lattice/ccu2c_sim.vh")
+            # Icarus takes no $error where a module's items stand.
+            lines = [line for line in text.splitlines() if not line.lstrip().startswith("$error")]
+            return "\n".join(lines) + ecp5_cells.models()
+        case "gowin":
+            return without(files("gowin/cells_sim.v"), *gowin_cells.EMPTY) + gowin_cells.models()
+        case "xilinx7":
+            return without(files("xilinx/cells_sim.v"), "RAMB18E1", "RAMB36E1") + xilinx_cells.models()
+        case "cyclonev":
+            names = [f"intel_alm/common/{part}_sim.v" for part in ("alm", "dff", "dsp", "mem", "misc")]
+            return without(files(*names), "MISTRAL_M10K") + cyclonev_cells.models()
+    raise AssertionError(f"{family} has no models")
+
+
+def mapped(target: Target, folder: Path, work: Path, blocks: bool = False) -> tuple[Path, dict[str, int]]:
+    """The netlist of a generated folder as Verilog, as it goes to placement, and the number of its cells by type.
 
     Args:
-        packs: whether ECP5's memories get their registers; None where that does not matter.
+        blocks: whether the weights go into block memory however few they are.
     """
-    simulator, vvp = shutil.which("iverilog"), shutil.which("vvp")
-    if simulator is None or vvp is None:
-        pytest.skip("Icarus Verilog is not installed")
-    share()
-    target = TARGETS[device]
-    work = folder / "work"
-    work.mkdir()
-    shutil.copy(generated / "net.v", work / "network.v")
+    text = (folder / "net.v").read_text()
+    if blocks:
+        text, count = re.subn(r"^ *reg (\[\d+:0\] weights \[)", r'(* ram_style = "block" *) reg \1', text, flags=re.M)
+        assert count
+    (work / "network.v").write_text(text)
     netlist = synthesize(target, "net", "network.v", work)
+    types = dict(count_cells(netlist, "net", FAMILIES[target.family]).types)
     if target.family == "ecp5":
+        assert fold(netlist, "net")
         packed = pack(netlist, "net")
         assert packed.inputs and packed.outputs and packed.pipelines
-        assert packs is None or bool(packed.memories) == packs
+        assert packed.memories == types.get("DP16KD", 0)
         (work / NETLIST).write_text(json.dumps(netlist))
     (work / "write.ys").write_text(f"read_json {NETLIST}\nwrite_verilog -noattr mapped.v\n")
     assert run_all([yosys_job("write.ys", "write.log", "mapped.v")], work) == [None]
-    files = [generated / "net_tb.v", work / "mapped.v", *cell_models(target.family, work)]
+    return work / "mapped.v", types
+
+
+def run(bench: Path, netlist: Path, family: str, work: Path) -> str:
+    """The last line that a bench prints beside a netlist."""
+    simulator, vvp = shutil.which("iverilog"), shutil.which("vvp")
+    if simulator is None or vvp is None:
+        pytest.skip("Icarus Verilog is not installed")
+    (work / "cells.v").write_text(cell_models(family))
     # Yosys' models of iCE40 give unconnected pins their defaults by means that Icarus does not have.
-    made = [simulator, "-g2005", "-DNO_ICE40_DEFAULT_ASSIGNMENTS", f"-I{share() / 'lattice'}", "-o", work / "bench"]
-    made += files
+    options = ["-g2012" if family == "cyclonev" else "-g2005", "-DNO_ICE40_DEFAULT_ASSIGNMENTS"]
+    options += [f"-I{share() / 'lattice'}", "-s", bench.stem]
+    made = [simulator, *options, "-o", work / "bench", bench, netlist, work / "cells.v"]
     subprocess.run(made, check=True, stdin=subprocess.DEVNULL)
     done = subprocess.run(
-        [vvp, "-n", work / "bench"], cwd=generated, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL
-    )
-    return done.stdout.splitlines()[-1], netlist
+        [vvp, "-n", work / "bench"], cwd=bench.parent, check=True, capture_output=True, text=True,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    return done.stdout.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
-    "device, cell, lanes, units",
+    "device, cell, lanes, units, bits, holds",
     [
-        ("up5k", "lstm", 2, 5),  # SB_MAC16, registers inside
-        ("hx8k", "gru", 2, 4),  # multipliers of logic
-        ("ecp5-25k-6", "lstm", 4, 5),
-        ("ecp5-25k-6", "gru", 8, 16),  # weights in DP16KD
+        ("up5k", "lstm", 2, 5, 6, "SB_MAC16"),  # registers inside
+        ("up5k", "rnn", 2, 4, 6, "SB_RAM40_4K"),
+        ("hx8k", "gru", 2, 4, 6, ""),  # multipliers of logic
+        ("ecp5-25k-6", "lstm", 4, 3, 8, "MULT18X18D"),
+        ("ecp5-25k-6", "rnn", 2, 4, 6, "DP16KD"),
+        ("gw1n-9", "gru", 4, 4, 6, "MULT9X9"),
+        ("gw1n-9", "lstm", 4, 2, 8, "MULT18X18"),
+        ("gw2a-18", "rnn", 2, 4, 6, "SPX9"),
+        ("xc7s15", "lstm", 4, 3, 6, "DSP48E1"),
+        ("xc7s15", "rnn", 2, 4, 6, "RAMB18E1"),
+        ("cyclonev", "lstm", 4, 2, 8, "MISTRAL_MUL18X18"),
+        ("cyclonev", "rnn", 8, 16, 6, "MISTRAL_M10K"),
     ],
 )
-def test_the_netlist_gives_the_golden_integers(device: str, cell: str, lanes: int, units: int, tmp_path: Path) -> None:
-    share()
-    model, x, lengths = network_of(cell, 3, units, 2, bits=6, lengths=(2, 1))
-    generated = tmp_path / "verilog"
+def test_the_netlist_gives_the_golden_integers(
+    device: str, cell: str, lanes: int, units: int, bits: int, holds: str, tmp_path: Path
+) -> None:
+    target = TARGETS[device]
+    # A sequence of three steps and one of one step are what the bench counts cycles on.
+    model, x, lengths = network_of(cell, 3, units, 2, bits=bits, lengths=(3, 1))
+    generated, work = tmp_path / "verilog", tmp_path / "work"
     generate(model, generated, lanes=lanes, name="net", target=device, samples=x, lengths=lengths)
-    verdict, _ = verdict_of(device, generated, tmp_path, units == 16)
+    work.mkdir()
+    in_blocks = bool(holds) and any(re.fullmatch(pattern, holds) for pattern in FAMILIES[target.family].memories)
+    netlist, types = mapped(target, generated, work, in_blocks)
+    assert not holds or types[holds]
+    verdict = run(generated / "net_tb.v", netlist, target.family, work)
     assert verdict.startswith("PASS net"), verdict
