@@ -19,7 +19,7 @@ from hwrnn.golden import golden
 from hwrnn.model import build_model
 from hwrnn.onnx_io import load
 from hwrnn.quantization import quantize
-from hwrnn.rtl import Network, generate
+from hwrnn.rtl import TARGETS, Network, generate
 from hwrnn.rtl.load_frames import BEGIN, END, HELD, VERSION, WORD, frames_for, frames_of_folder, joined
 from hwrnn.rtl.weights import AnyWeights, sprams_of
 from hwrnn.sim import check
@@ -393,6 +393,14 @@ def test_the_worst_weights_overflow_nothing(cell, options, lanes):
         assert network.identity == Network(model, lanes, weights="loadable").identity
         report = check(worst, x, lengths, network=network, simulator="amaranth")
         assert report.mismatches == 0 and report.compared > 0 and report.closed_forms
+
+
+@pytest.mark.parametrize("part", ["ecp5-25k-6", "gw1n-9", "up5k"])
+def test_the_worst_weights_in_shared_multipliers(part):
+    model, x, lengths = network_of("gru", 3, 5, bits=4)
+    worst = other(model, 5, extreme=True)
+    network = Network(worst, 7, weights="loadable", probed=True, timing=TARGETS[part].timing)
+    assert check(worst, x, lengths, network=network, simulator="amaranth").mismatches == 0
 
 
 def test_bounds_of_any_weights_are_those_of_the_formats():
