@@ -54,6 +54,14 @@ def _wholes(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(f"must be whole numbers with commas between, not {text!r}") from None
 
 
+def _lanes(text: str) -> int | str:
+    return text if text == "auto" else _whole(text)
+
+
+def _words(text: str) -> list[str]:
+    return text.split(",")
+
+
 def _data(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data")
     group.add_argument("--data", required=True, metavar="D", help="a built-in name, an .npz or a .csv file")
@@ -115,9 +123,18 @@ def _parser() -> argparse.ArgumentParser:
 
     generate = verb("generate", "write Verilog, manifest and test bench")
     generate.add_argument("model", help="a quantized model of hwrnn")
-    generate.add_argument("--lanes", type=_whole, default=16, metavar="N", help="budget of multipliers (default 16)")
+    generate.add_argument(
+        "--lanes", type=_lanes, default=16, metavar="N", help="budget of multipliers (default 16); auto: by --target"
+    )
     generate.add_argument("--channels", type=_whole, default=1, metavar="N", help="sequences in turn (default 1)")
-    generate.add_argument("--target", metavar="T", help="a part: its registers, and what share the design needs")
+    generate.add_argument(
+        "--target", "--device", metavar="T", help="a part: its registers, and what share the design needs"
+    )
+    generate.add_argument(
+        "--for", dest="tools", type=_words, action="extend", default=[], metavar="TOOL",
+        help="add a project for vivado, quartus or radiant; again or with commas for several",
+    )  # fmt: skip
+    generate.add_argument("--clock", type=_number, metavar="MHZ", help="of that project (default: the part's goal)")
     generate.add_argument("--weights", default="auto", metavar="W", help="auto, block, distributed, loadable or spram")
     generate.add_argument("--argmax", action="store_true", help="return the class instead of the scores")
     generate.add_argument("--name", help="of the Verilog module")
@@ -132,8 +149,11 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("model", help="a quantized model of hwrnn")
     _data(simulate)
     simulate.add_argument("--float", metavar="FILE", help="the float model to compare with (default: q's own weights)")
-    simulate.add_argument("--lanes", type=_whole, default=16, metavar="N", help="budget of multipliers (default 16)")
+    simulate.add_argument(
+        "--lanes", type=_lanes, default=16, metavar="N", help="budget of multipliers (default 16); auto: by --target"
+    )
     simulate.add_argument("--channels", type=_whole, default=1, metavar="N", help="sequences in turn (default 1)")
+    simulate.add_argument("--target", "--device", metavar="T", help="simulate what generate makes for this part")
     simulate.add_argument("--simulator", help="cxxrtl, amaranth, icarus or verilator (default cxxrtl)")
     simulate.add_argument("--argmax", action="store_true", help="simulate the head that returns the class")
     simulate.add_argument("--count", type=_whole, metavar="N", help="only the first N sequences")
@@ -149,6 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--board", metavar="B", help="icebreaker or ulx3s: behind its UART, for hwrnn run")
     implement.add_argument("--baud", type=_whole, metavar="R", help="of the board's UART (default 1000000)")
     implement.add_argument("--seeds", type=_whole, default=1, metavar="N", help="place and route N times (default 1)")
+    implement.add_argument("--steps", type=_whole, metavar="N", help="of a sequence, to report inferences a second")
 
     run = verb("run", "run sequences on a board and compare with the golden model")
     run.add_argument("model", help="the quantized model that the board's network was generated from")

@@ -196,8 +196,10 @@ def run_generate(given: Any) -> int:
 
     model = quantized_model(given.model)
     more = {} if given.name is None else {"name": given.name}
-    manifest = generate(model, given.output, lanes=given.lanes, argmax=given.argmax, channels=given.channels,
-                        target=given.target, weights=given.weights, **more)  # fmt: skip
+    manifest = generate(
+        model, given.output, lanes=given.lanes, argmax=given.argmax, channels=given.channels, target=given.target,
+        weights=given.weights, tools=given.tools, clock=given.clock, **more,
+    )  # fmt: skip
     if given.json:
         report.print_json(manifest)
         return 0
@@ -216,7 +218,11 @@ def generated_table(manifest: dict[str, Any], folder: str) -> str:
         ["multipliers", manifest["multipliers"]],
         ["memory bits", manifest["memory_bits"]],
     ]
-    return report.table(rows)
+    if "reason" in manifest["lanes"]:
+        rows.insert(2, ["lanes of each layer", ", ".join(map(str, manifest["lanes"]["budgets"]))])
+    more = [["bound by", manifest["lanes"]["reason"]]] if "reason" in manifest["lanes"] else []
+    more += [[project["title"], f"{project['command']} ({project['part']})"] for project in manifest["projects"]]
+    return "\n".join([report.table(rows), *(f"{what}: {words}" for what, words in more)])
 
 
 def run_frames(given: Any) -> int:
@@ -243,9 +249,11 @@ def run_simulate(given: Any) -> int:
     check_fits(model, data)
     reference = model.in_float() if given.float is None else float_model(given.float)
     part = data.evaluation
+    lanes, timing = _built(model, given.lanes, given.target, given.channels)
     result = simulate(
-        model, part.x, part.lengths, y=part.y, float_model=reference, lanes=given.lanes, simulator=given.simulator,
-        argmax=given.argmax, channels=given.channels, count=given.count, input_stall=given.input_stall,
+        model, part.x, part.lengths, y=part.y, float_model=reference, lanes=lanes, timing=timing,
+        simulator=given.simulator, argmax=given.argmax, channels=given.channels, count=given.count,
+        input_stall=given.input_stall,
         output_stall=given.output_stall, vcd=given.vcd, seed=given.seed, progress=report.Progress("simulate"),
     )  # fmt: skip
     if given.json:
@@ -255,12 +263,24 @@ def run_simulate(given: Any) -> int:
     return 1 if result.fault else 0
 
 
+def _built(model: QuantizedModel, lanes: Any, target: str | None, channels: int) -> tuple[Any, Any]:
+    """The lanes and the registers that ``generate`` builds for a part."""
+    from hwrnn.rtl.balance import lanes_for
+    from hwrnn.rtl.targets import target_named
+    from hwrnn.rtl.timing import SHORTEST
+
+    part = None if target is None else target_named(target)
+    timing = SHORTEST if part is None else part.timing
+    chosen = lanes_for(model, part, timing, channels) if lanes == "auto" else None
+    return (lanes if chosen is None else list(chosen.lanes)), timing
+
+
 def run_implement(given: Any) -> int:
     """``hwrnn implement``."""
     from hwrnn.rtl.flow import implement
 
     result = implement(
-        given.folder, given.device, board=given.board, baud=given.baud, seeds=given.seeds,
+        given.folder, given.device, board=given.board, baud=given.baud, seeds=given.seeds, steps=given.steps,
         progress=report.Progress("implement"),
     )  # fmt: skip
     if given.json:

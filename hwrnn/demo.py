@@ -75,7 +75,7 @@ class Demo:
             ["multipliers (lanes + element-wise)", f"{network.lanes} + {network.multipliers - network.lanes}"],
             ["memory bits", network.memory_bits],
         ]
-        made = [] if self.implementation is None else [self.implementation.table(self.steps)]
+        made = [] if self.implementation is None else [self.implementation.table()]
         written = [[f"{what}:", path] for what, path in self.files.items()]
         return "\n\n".join(
             [
@@ -148,7 +148,7 @@ def demo(out: Path, quick: bool = False, seed: int = 0, device: str | None = Non
     made = None
     if device is not None:
         report.say(f"and a bitstream for {device}")
-        made = implement(files["Verilog"], device, progress=report.Progress("  implement"))
+        made = implement(files["Verilog"], device, steps=steps, progress=report.Progress("  implement"))
         if made.bitstream is not None:
             files["bitstream"] = Path(made.bitstream)
     names = {what: str(path) for what, path in files.items()}

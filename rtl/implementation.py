@@ -30,6 +30,7 @@ class Implementation:
         folder: of everything written.
         tools: their versions.
         design: around the network on a board; None on a part alone.
+        steps: time steps of a sequence; None where nobody said.
     """
 
     target: Target
@@ -43,6 +44,7 @@ class Implementation:
     folder: str
     tools: dict[str, str]
     design: BoardDesign | None = None
+    steps: float | None = None
 
     @property
     def fmax_mhz(self) -> float | None:
@@ -84,12 +86,22 @@ class Implementation:
             return f"the data sheet gives the multipliers about {limit} MHz, which the timing model leaves out"
         return FAMILIES[self.target.family].note
 
-    def inferences_per_second(self, steps: float) -> float | None:
-        """Sequences of ``steps`` time steps a second, one after the other."""
-        return None if self.steps_per_second is None else self.steps_per_second / steps
+    @property
+    def cycles_per_inference(self) -> float | None:
+        """Cycles from a sequence's start to the next one's: of its ``steps``, or of a head that takes longer."""
+        if self.steps is None:
+            return None
+        layers = self.network.get("layers", ())
+        return max(self.steps * self.cycles_per_step, *(layer["cycles_per_step"]["value"] for layer in layers))
 
-    def table(self, steps: float | None = None) -> str:
-        """The report for people, with inferences of ``steps`` time steps where given."""
+    @property
+    def inferences_per_second(self) -> float | None:
+        """Sequences of ``steps`` time steps a second, one after the other."""
+        cycles = self.cycles_per_inference
+        return None if self.clock_mhz is None or cycles is None else self.clock_mhz * 1e6 / cycles
+
+    def table(self) -> str:
+        """The report for people."""
 
         def share(need: int, has: int) -> str:
             return f"{need:,} of {has:,}" if has else f"{need:,}"
@@ -117,9 +129,9 @@ class Implementation:
         if self.design is not None:
             rate = report.quantity(self.uart_steps_per_second or 0)
             rows.append([f"the same over the UART, {self.design.baud} baud", rate])
-        per_second = None if steps is None else self.inferences_per_second(steps)
-        if per_second is not None:
-            rows.append([f"inferences of {steps:.1f} steps a second", report.quantity(per_second)])
+        per_second = self.inferences_per_second
+        if per_second is not None and self.steps is not None:
+            rows.append([f"inferences of {self.steps:.4g} steps a second", report.quantity(per_second)])
             rows.append(["time of one", report.quantity(1 / per_second, "s")])
         latency = int(self.network["latency"]["value"]) / (self.clock_mhz * 1e6)
         rows.append(["latency of a step", report.quantity(latency, "s")])
@@ -138,6 +150,7 @@ class Implementation:
     def to_json(self) -> dict[str, Any]:
         """The report as plain values."""
         latency = int(self.network["latency"]["value"])
+        per_second = self.inferences_per_second
         return {
             "device": self.target.name,
             "description": self.target.description,
@@ -150,6 +163,9 @@ class Implementation:
             "spram": self.cells.sprams,
             "bitstream": self.bitstream,
             "steps_per_second": self.steps_per_second,
+            "steps_per_inference": self.steps,
+            "inferences_per_second": None if per_second is None else round(per_second, 1),
+            "seconds_per_inference": None if per_second is None else 1 / per_second,
             "cycles_per_step": self.cycles_per_step,
             "latency_cycles": latency,
             "latency_seconds": None if self.clock_mhz is None else latency / (self.clock_mhz * 1e6),

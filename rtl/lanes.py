@@ -19,7 +19,7 @@ from hwrnn.rtl.schedule import Schedule
 from hwrnn.rtl.timing import SHORTEST, Timing
 from hwrnn.rtl.weights import attributes, is_loadable
 
-__all__ = ["Lanes", "factors"]
+__all__ = ["Lanes", "factors", "multipliers_of"]
 
 
 def factors(layer: QuantizedLayer) -> tuple[Shape, Shape]:
@@ -30,6 +30,18 @@ def factors(layer: QuantizedLayer) -> tuple[Shape, Shape]:
         bounds.append((form.lo << shift, form.hi << shift))
     weight = signed(max(f.width for f in layer.formats.weights.values()))
     return weight, shape_of(min(lo for lo, _ in bounds), max(hi for _, hi in bounds))
+
+
+def multipliers_of(layer: QuantizedLayer, schedule: Schedule, timing: Timing) -> tuple[int, tuple[int, int]]:
+    """How many multipliers the lanes take, and the bits of both their factors as signed numbers.
+
+    Where two weights are packed, the first factor holds both.
+    """
+    weight, operand = factors(layer)
+    sharing = timing.sharing(weight, operand)
+    count = -(-schedule.lanes // 2) if sharing else schedule.lanes
+    bits = operand.width + (not operand.signed)
+    return count, (2 * weight.width + bits + 1 if sharing == "packed" else weight.width, bits)
 
 
 class Lanes(Part):
@@ -115,15 +127,7 @@ class Lanes(Part):
     @property
     def multipliers(self) -> int:
         """Multipliers that the lanes take."""
-        shared = bool(self.timing.sharing(self.weight_shape, self.operand_shape))
-        return -(-self.schedule.lanes // 2) if shared else self.schedule.lanes
-
-    @property
-    def factors(self) -> tuple[int, int]:
-        """Bits of both factors of each of them, as signed numbers, which hold the weights of two lanes where packed."""
-        weight, operand = self.weight_shape.width, self.operand_shape.width + (not self.operand_shape.signed)
-        packs = self.timing.sharing(self.weight_shape, self.operand_shape) == "packed"
-        return 2 * weight + operand + 1 if packs else weight, operand
+        return multipliers_of(self.layer, self.schedule, self.timing)[0]
 
     @property
     def memory_bits(self) -> int:

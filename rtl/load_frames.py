@@ -105,8 +105,10 @@ def frames_of_folder(model: QuantizedModel, folder: str | os.PathLike[str]) -> l
     path = Path(folder) / "manifest.json"
     try:
         manifest = json.loads(path.read_text())
-        load, lanes, weights = manifest["load"], manifest["lanes"]["asked"], manifest["weights"]
-        timing, argmax, hashed = Timing(**manifest["timing"]), bool(manifest["argmax"]), str(manifest["model_sha256"])
+        load, weights = manifest["load"], manifest["weights"]
+        lanes = manifest["lanes"].get("budgets", manifest["lanes"]["asked"])
+        timing, argmax, hashed = manifest["timing"], bool(manifest["argmax"]), str(manifest["model_sha256"])
+        timing = Timing(**{name: tuple(v) if isinstance(v, list) else v for name, v in timing.items()})
         channels = int(manifest["channels"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,12 @@ import hwrnn
 from hwrnn.errors import TooLarge
 from hwrnn.fixed import Format
 from hwrnn.rtl.axi import padded
-from hwrnn.rtl.elementwise import ElementWise
+from hwrnn.rtl.balance import Balance
 from hwrnn.rtl.engine import Engine
 from hwrnn.rtl.identity import function_content, model_hash
 from hwrnn.rtl.load_frames import VERSION, contents
 from hwrnn.rtl.network import Network
+from hwrnn.rtl.resources import multiplier_blocks
 from hwrnn.rtl.schedule import OUTPUT_STAGES, PhasePlan
 from hwrnn.rtl.targets import Target
 from hwrnn.rtl.verilog import Emitted
@@ -23,12 +24,13 @@ from hwrnn.rtl.verilog import Emitted
 __all__ = ["manifest_of", "model_hash"]
 
 
-def manifest_of(emitted: Emitted, lanes: Any, target: Target | None) -> dict[str, Any]:
+def manifest_of(emitted: Emitted, lanes: Any, target: Target | None, chosen: Balance | None = None) -> dict[str, Any]:
     """The manifest, ready for JSON.
 
     Args:
         lanes: the budget as asked for.
         target: the part, or None.
+        chosen: how the lanes were chosen, where nobody gave them.
 
     Raises:
         TooLarge: the part has too few multipliers or too little memory; the text says how many are missing.
@@ -45,7 +47,11 @@ def manifest_of(emitted: Emitted, lanes: Any, target: Target | None) -> dict[str
         "argmax": network.argmax,
         "every_step": model.every_step,
         "ports": {"input": _input(network), "output": _output(network)},
-        "lanes": {"asked": list(lanes) if isinstance(lanes, (list, tuple)) else lanes, "built": network.lanes},
+        "lanes": {
+            "asked": list(lanes) if isinstance(lanes, (list, tuple)) else lanes,
+            "built": network.lanes,
+            **({} if chosen is None else chosen.to_json()),
+        },
         "timing": network.timing.to_json(),
         "channels": network.channels,
         "weights": network.weights,
@@ -180,17 +186,10 @@ def _latency(network: Network) -> str:
     return f"sum over the layers: {' + '.join(each)} = {network.latency}"
 
 
-def _products(network: Network) -> Iterator[tuple[int, int]]:
-    """Bits of both operands of every multiplier."""
-    for engine in network.engines:
-        yield from [engine.lanes.factors] * engine.lanes.multipliers
-        for phase in range(len(engine.layer.cell.phases)):
-            yield from ElementWise.build(None, engine.layer, phase, "", engine.timing).pipeline.products
-
-
 def _on(target: Target, network: Network) -> dict[str, Any]:
     """What the network needs of a part."""
-    blocks = sum(target.multipliers_for(*widths) for widths in _products(network))
+    engines = network.engines
+    blocks = ceil(sum(multiplier_blocks(e.layer, e.schedule, e.timing, target) for e in engines))
     if blocks > target.multipliers > 0:
         raise TooLarge(
             f"Network must need at most {target.multipliers} multipliers for {target.name}, not {blocks}, which is"
@@ -207,7 +206,7 @@ def _on(target: Target, network: Network) -> dict[str, Any]:
         "multipliers": target.multipliers, "multiplier": list(target.multiplier),
         "memory_blocks": target.memory_blocks, "block_bits": target.block_bits, "timing": target.timing.to_json(),
     }  # fmt: skip
-    used = {"multipliers": blocks if target.multipliers else 0, "memory_bits": bits}
+    used = {"multipliers": blocks, "memory_bits": bits}
     share = {"multipliers": blocks / target.multipliers if target.multipliers else None,
              "memory_bits": bits / target.memory_bits}  # fmt: skip
     return {**row, "used": used, "share": share}

@@ -30,10 +30,11 @@ class ArgMax(Part):
         count: elements of a vector.
         channels: independent sequences.
 
-    The index leaves one cycle after the vector's last element was taken.
+    The index leaves two cycles after the vector's last element was taken: one stands between whatever the elements come
+    from and the comparison.
     """
 
-    latency = 1
+    latency = 2
 
     def __init__(self, form: Format, count: int, channels: int = 1) -> None:
         self.form, self.count, self.channels = form, count, channels
@@ -46,29 +47,36 @@ class ArgMax(Part):
         )
 
     def elaborate(self, platform: object) -> Module:
-        """Compare as the elements arrive."""
+        """Keep an element, then compare it with the largest so far."""
         m = Module()
-        at, best_at = (Signal(range(max(self.count, 2)), name=name) for name in ("at", "best_at"))
-        best = Signal(shape(self.form), reset_less=True)
-        better = Signal()
-        m.d.comb += better.eq((at == 0) | (self.i.payload.data > best))
-        # A vector's last element waits until the result before it has left.
-        m.d.comb += self.i.ready.eq(~self.o.valid | self.o.ready)
+        at, best_at, here = (Signal(range(max(self.count, 2)), name=name) for name in ("at", "best_at", "here"))
+        best, element = (Signal(shape(self.form), name=name, reset_less=True) for name in ("best", "element"))
+        held, begins, ends, better = (Signal(name=name) for name in ("held", "begins", "ends", "better"))
+        tags = ["last", "channel"] if self.channels > 1 else ["last"]
+        kept = {tag: Signal.like(self.i.payload[tag], name=f"kept_{tag}") for tag in tags}
+        m.d.comb += [
+            better.eq(begins | (element > best)),
+            # A vector's last element waits until the result before it has left.
+            self.i.ready.eq(~(held & ends & self.o.valid)),
+        ]
         with m.If(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
-        with m.If(self.i.valid & self.i.ready):
-            with m.If(better):
-                m.d.sync += [best.eq(self.i.payload.data), best_at.eq(at)]
-            with m.If(at == self.count - 1):
-                m.d.sync += [at.eq(0), self.o.valid.eq(1), self.o.payload.last.eq(self.i.payload.last)]
-                if self.channels > 1:
-                    m.d.sync += self.o.payload.channel.eq(self.i.payload.channel)
-                with m.If(better):
-                    m.d.sync += self.o.payload.data.eq(at)
-                with m.Else():
-                    m.d.sync += self.o.payload.data.eq(best_at)
-            with m.Else():
-                m.d.sync += at.eq(at + 1)
+        with m.If(self.i.ready):
+            m.d.sync += [
+                held.eq(self.i.valid),
+                element.eq(self.i.payload.data),
+                here.eq(at),
+                begins.eq(at == 0),
+                ends.eq(at == self.count - 1),
+                *(signal.eq(self.i.payload[tag]) for tag, signal in kept.items()),
+            ]
+            with m.If(self.i.valid):
+                m.d.sync += at.eq(Mux(at == self.count - 1, 0, at + 1))
+            with m.If(held & better):
+                m.d.sync += [best.eq(element), best_at.eq(here)]
+            with m.If(held & ends):
+                m.d.sync += [self.o.valid.eq(1), self.o.payload.data.eq(Mux(better, here, best_at))]
+                m.d.sync += [self.o.payload[tag].eq(signal) for tag, signal in kept.items()]
         return m
 
 

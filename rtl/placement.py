@@ -148,8 +148,8 @@ def constraints(target: Target, ports: dict[str, dict[str, Any]], clock: str, fo
     bits = sum(len(port["bits"]) for port in ports.values())
     if bits > target.pins:
         raise UsageError(
-            f"Network must have at most {target.pins} bits of ports for {target.name}, not {bits}, which is"
-            f" {bits - target.pins} too many: use narrower inputs and outputs, or take a larger part"
+            f"Network must have at most {target.pins} bits of ports for the pins of {target.name}, not {bits}, which is"
+            f" {bits - target.pins} too many: use fewer bits, build it into a design of your own, or take a larger part"
         )
     if target.family != "gowin":
         return

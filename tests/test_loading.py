@@ -595,6 +595,21 @@ def test_spram_is_refused_where_there_is_none(target, tmp_path):
     with pytest.raises(UsageError, match=words):
         generate(network_of()[0], tmp_path / "x", weights="spram", target=target)
     assert not list(tmp_path.iterdir())
+    with pytest.raises(UsageError, match=r"^Lanes must be given as a number beside weights 'spram', not as 'auto'$"):
+        generate(network_of()[0], tmp_path / "x", lanes="auto", weights="spram", target="up5k")
+
+
+@icarus
+@pytest.mark.parametrize("weights", ["block", "loadable"])
+def test_with_lanes_and_projects_of_a_target(weights, tmp_path):
+    model, *_ = network_of("lstm", 2, 3)
+    options = {"lanes": "auto", "target": "ecp5-25k-6", "tools": ["vivado"], "weights": weights, "name": "net"}
+    generate(model, tmp_path / "v", **options)
+    assert run_bench(tmp_path / "v", "icarus").startswith("PASS net")
+    text = (tmp_path / "v" / "net_vendor.v").read_text()
+    assert text.count('(* rom_style = "block" *)') == (4 if weights == "block" else 0)
+    if weights == "loadable":
+        assert frames_of_folder(other(model), tmp_path / "v")
 
 
 def test_a_folder_must_be_of_a_network_that_the_model_fits(tmp_path):

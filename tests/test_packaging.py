@@ -20,7 +20,7 @@ PACKAGES = {
     "hwrnn/rtl": ROOT / "rtl",
     "hwrnn/sim": ROOT / "sim",
 }
-KEPT = {".py", ".npz", ".md", ".typed", ".c", ".cpp", ".h", ".v", ".sv", ".vlt"}
+KEPT = {".py", ".npz", ".md", ".typed", ".c", ".cpp", ".h", ".v", ".sv", ".vlt", ".tcl"}
 
 
 def run(*command: str | Path, **options) -> str:
