@@ -73,6 +73,7 @@ def check_fits(target: Target, netlist: dict[str, Any], top: str) -> Cells:
     for need, has, what, remedy in (
         (cells.multipliers, target.multipliers, "multipliers", "give fewer lanes"),
         (cells.memories, target.memory_blocks, "blocks of memory", "use fewer bits or units"),
+        (cells.sprams, target.sprams, "SPRAM blocks", "give fewer lanes or units"),
         (cells.luts, target.luts, "LUTs", "give fewer lanes or use fewer bits"),
         (cells.flip_flops, target.flip_flops, "flip-flops", "give fewer lanes or use fewer bits"),
     ):
