@@ -190,6 +190,7 @@ def _widths(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--bits", type=_whole, metavar="B", help="of every kind of value (default 8)")
     for kind in ("weight", "activation", "state", "cell"):
         group.add_argument(f"--{kind}-bits", type=_whole, metavar="B", help=f"of the {kind} values instead of --bits")
+    group.add_argument("--operand-bits", type=_whole, metavar="B", help="of a product's operand at most (default 16)")
     group.add_argument("--method", help="calibration: mse or max (default mse)")
 
 

@@ -144,7 +144,8 @@ def run_quantize(given: Any) -> int:
         more["formats_of"] = quantized_model(given.like)
     result = quantize(
         model, data, given.bits, weight_bits=given.weight_bits, activation_bits=given.activation_bits,
-        state_bits=given.state_bits, cell_bits=given.cell_bits, method=given.method, finetune=given.finetune, **more,
+        state_bits=given.state_bits, cell_bits=given.cell_bits, operand_bits=given.operand_bits, method=given.method,
+        finetune=given.finetune, **more,
     )  # fmt: skip
     save(result, given.output)
     metric, before = measured(model, data)

@@ -15,9 +15,10 @@ import numpy as np
 from hwrnn.activations import Nonlinearity, PiecewiseLinear
 from hwrnn.calibration import Calibration, calibrate
 from hwrnn.cells import Cell
+from hwrnn.checks import as_integer
 from hwrnn.errors import UsageError
 from hwrnn.fixed import Format, round_half_up
-from hwrnn.formats import LayerFormats, Widths, choose_formats
+from hwrnn.formats import PORT, LayerFormats, Widths, choose_formats
 from hwrnn.model import Layer, Model, Stack, check_input, standardised
 from hwrnn.trace import trace
 
@@ -167,6 +168,7 @@ def quantize(
     state_bits: int | None = None,
     cell_bits: int | None = None,
     method: str | None = None,
+    operand_bits: int | None = None,
     finetune: int = 0,
     formats_of: QuantizedModel | None = None,
     **training: Any,
@@ -179,6 +181,8 @@ def quantize(
         weight_bits, activation_bits, state_bits, cell_bits: override ``bits`` for one kind of value.
         method: ``mse`` (where None) searches the power-of-two range that loses least on the data, ``max`` holds
             every value seen.
+        operand_bits: what no operand of a multiplier may exceed by being shifted to where products meet, 16 where
+            None. With that of the activations none is shifted, so that two products share a multiplier on more parts.
         finetune: epochs of quantization-aware training with the formats frozen; ``training`` goes to it.
         formats_of: a quantized model of the same cells and sizes that lends its formats, so that the same gates
             compute both; weights that its formats do not hold saturate, and ``facts["saturated_weights"]`` of the
@@ -189,10 +193,13 @@ def quantize(
             that is quantized already or differs from ``formats_of``, or data that do not fit the model.
     """
     chosen = {"weights": weight_bits, "activations": activation_bits, "state": state_bits, "cell": cell_bits}
-    if formats_of is not None and any(v is not None for v in (bits, method, *chosen.values())):
+    if formats_of is not None and any(v is not None for v in (bits, method, operand_bits, *chosen.values())):
         raise UsageError("Bits and method must be left out where another model gives the formats")
     widths = Widths.of(8 if bits is None else bits, **chosen) if formats_of is None else formats_of.widths
     method = "mse" if method is None else method
+    port = PORT
+    if operand_bits is not None:
+        port = as_integer("Operand bits", operand_bits, max(widths.activations, widths.state))
     if method not in ("mse", "max"):
         raise UsageError(f"Calibration method must be mse or max, not {method!r}")
     if not isinstance(finetune, (int, np.integer)) or finetune < 0:
@@ -205,7 +212,10 @@ def quantize(
     if isinstance(model, QuantizedModel):
         raise UsageError("Model must be a float model, not a quantized one")
     seen = calibrate(model, dataset.train)
-    formats = choose_formats(model, seen, widths, method) if formats_of is None else formats_for(model, formats_of)
+    if formats_of is None:
+        formats = choose_formats(model, seen, widths, method, port)
+    else:
+        formats = formats_for(model, formats_of)
     if finetune:
         from hwrnn import training as trainer
 

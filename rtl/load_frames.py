@@ -108,7 +108,7 @@ def frames_of_folder(model: QuantizedModel, folder: str | os.PathLike[str]) -> l
         load, weights = manifest["load"], manifest["weights"]
         lanes = manifest["lanes"].get("budgets", manifest["lanes"]["asked"])
         timing, argmax, hashed = manifest["timing"], bool(manifest["argmax"]), str(manifest["model_sha256"])
-        timing = Timing(**{name: tuple(v) if isinstance(v, list) else v for name, v in timing.items()})
+        timing = Timing(**timing)
         channels = int(manifest["channels"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(

@@ -7,6 +7,7 @@ black boxes, and become blocks in the netlist behind it. (Instantiated before, a
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
@@ -26,21 +27,20 @@ _WIDTHS = {
 }  # fmt: skip
 
 
-def kept_out(verilog: str) -> list[str]:
-    """The modules of a Verilog text that synthesis is to leave alone."""
-    return [name for name in re.findall(r"^module (\w+)", verilog, re.MULTILINE) if HALVES.search(name)]
+def kept_out(verilog: str) -> dict[str, bool]:
+    """The modules of a Verilog text that synthesis is to leave alone, and whether the operand of each has a sign."""
+    modules = re.findall(r"^module (\w+)(.*?)^endmodule", verilog, re.MULTILINE | re.DOTALL)
+    return {name: "$signed(operand)" in text for name, text in modules if HALVES.search(name)}
 
 
-def share(netlist: dict[str, Any], top: str) -> int:
-    """Replace the black boxes of a netlist by blocks; their number."""
-    boxes = {name: module for name, module in netlist["modules"].items() if HALVES.search(name)}
+def share(netlist: dict[str, Any], top: str, boxes: Mapping[str, bool]) -> int:
+    """Replace the black boxes of a netlist, as :func:`kept_out` found them, by blocks; their number."""
     count = 0
     for cell in netlist["modules"][top]["cells"].values():
-        box = boxes.get(cell["type"])
-        if box is None:
+        if cell["type"] not in boxes:
             continue
-        pins = cell["connections"]
-        operand = _extended(pins["operand"], _is_signed(box, "operand"))
+        pins, is_signed = cell["connections"], boxes[cell["type"]]
+        operand = _extended(pins["operand"], is_signed)
         # The last lane of an odd number has no neighbour.
         weights = [_extended(pins.get(f"weight_{k}", ["0"]), True) for k in (0, 1)]
         connections: dict[str, list[Any]] = {port: ["0"] * width for port, width in _WIDTHS.items()}
@@ -48,23 +48,19 @@ def share(netlist: dict[str, Any], top: str) -> int:
         products = [pins.get(f"product_{k}", []) for k in (0, 1)]
         spare = iter(_nobody(netlist, top, 32))
         connections["O"] = [bit for half in products for bit in (*half, *islice(spare, 16 - len(half)))]
-        settings = {**_SET, "B_SIGNED": int(_is_signed(box, "operand"))}
+        settings = {**_SET, "B_SIGNED": int(is_signed)}
         cell["type"] = "SB_MAC16"
         cell["parameters"] = {name: f"{value:032b}" for name, value in settings.items()}
         cell["connections"] = connections
         cell["port_directions"] = {port: "output" if port == "O" else "input" for port in connections}
         count += 1
     for name in boxes:
-        del netlist["modules"][name]
+        netlist["modules"].pop(name, None)
     return count
 
 
 def _extended(bits: list[Any], is_signed: bool) -> list[Any]:
     return [*bits, *[bits[-1] if is_signed else "0"] * (8 - len(bits))]
-
-
-def _is_signed(box: dict[str, Any], port: str) -> bool:
-    return bool(int(str(box["ports"][port].get("signed", 0))))
 
 
 def _nobody(netlist: dict[str, Any], top: str, count: int) -> list[int]:

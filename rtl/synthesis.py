@@ -39,15 +39,16 @@ def synthesize(
         MissingExtra: Yosys is not installed.
         ToolError: Yosys failed, or its log tells of a conflict between drivers.
     """
-    boxes = kept_out((folder / verilog).read_text()) if any(target.timing.halves) else []
-    (folder / "synthesis.ys").write_text(script_of(target, top, verilog, boxes))
+    texts = (folder / file for file in verilog.split())
+    boxes = kept_out("".join(text.read_text() for text in texts)) if any(target.timing.halves) else {}
+    (folder / "synthesis.ys").write_text(script_of(target, top, verilog, list(boxes)))
     fault = run_all([yosys_job("synthesis.ys", SYNTHESIS_LOG, NETLIST)], folder, tick)[0]
     if fault is not None:
         raise fault
     check_log((folder / SYNTHESIS_LOG).read_text(errors="replace"))
     netlist: dict[str, Any] = json.loads((folder / NETLIST).read_text())
     if boxes:
-        share(netlist, top)
+        share(netlist, top, boxes)
         (folder / NETLIST).write_text(json.dumps(netlist))
     return netlist
 

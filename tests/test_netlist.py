@@ -113,6 +113,7 @@ def run(bench: Path, netlist: Path, family: str, work: Path) -> str:
     "device, cell, lanes, units, bits, holds",
     [
         ("up5k", "lstm", 2, 5, 6, "SB_MAC16"),  # registers inside
+        ("up5k", "rnn", 2, 3, 16, "SB_MAC16"),  # sums wider than the block's adder
         ("up5k", "rnn", 2, 4, 6, "SB_RAM40_4K"),
         ("hx8k", "gru", 2, 4, 6, ""),  # multipliers of logic
         ("ecp5-25k-6", "lstm", 4, 3, 8, "MULT18X18D"),

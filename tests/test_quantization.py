@@ -361,3 +361,15 @@ def test_choosing_formats_alone():
     model = network("lstm", hidden=[5, 4], layers=2)
     formats = choose_formats(model, calibrate(model, split()), Widths.of(8))
     assert len(formats) == 3 and formats[2].values["x"] == formats[1].values["h"]
+
+
+def test_operands_that_may_not_be_shifted():
+    model = build_model(3, 2, hidden=4)
+    for most in (8, 9, 16):
+        result = quantize(model, SimpleNamespace(train=split()), 8, operand_bits=most)
+        layer = result.layers[0].formats
+        assert max(layer.values[o].width + s for (_, o), s in layer.shifts.items()) <= most
+    with pytest.raises(UsageError, match=r"^Operand bits must be an integer of at least 8, not 7$"):
+        quantize(model, SimpleNamespace(train=split()), 8, operand_bits=7)
+    with pytest.raises(UsageError, match="another model gives the formats"):
+        quantize(model, SimpleNamespace(train=split()), operand_bits=8, formats_of=result)

@@ -57,14 +57,17 @@ def test_synthesis_leaves_such_modules_alone_and_the_netlist_gets_blocks():
     assert [box.removeprefix("net_network_") for box in boxes] == [
         "layer0_lanes_halves_0", "layer0_lanes_halves_1", "layer1_lanes_halves_0",
     ]  # fmt: skip
-    script = script_of(TARGETS["up5k"], "net", "in.v", boxes)
+    script = script_of(TARGETS["up5k"], "net", "in.v", list(boxes))
     assert script.index("blackbox") < script.index("synth_ice40")
     assert "blackbox" not in script_of(TARGETS["up5k"], "net", "in.v")
-    box = {"ports": {"operand": {"signed": 1}}, "cells": {}}
+    assert set(boxes.values()) == {True}
+    model = network_of("rnn", 2, 3, bits=6, activation="relu")[0]
+    unsigned = emit(Network(model, 3, timing=TARGETS["up5k"].timing), "n")
+    assert not kept_out(unsigned.text)["n_network_layer1_lanes_halves_0"]
     pins = {"aclk": [2], "operand": [3, 4], "weight_0": [5, 6, 7], "product_0": [8, 9, 10, 11, 12]}
     cell = {"type": "net_halves_0", "connections": pins, "parameters": {}, "port_directions": {}}
-    netlist = {"modules": {"top": {"cells": {"it": cell}, "ports": {}}, "net_halves_0": box}}
-    assert share(netlist, "top") == 1
+    netlist = {"modules": {"top": {"cells": {"it": cell}, "ports": {}}, "net_halves_0": {}}}
+    assert share(netlist, "top", {"net_halves_0": True}) == 1
     assert "net_halves_0" not in netlist["modules"] and cell["type"] == "SB_MAC16"
     made = cell["connections"]
     assert made["A"] == [5, 6, 7, 7, 7, 7, 7, 7] + ["0"] * 8 and made["B"] == [3] + [4] * 7 + [3] + [4] * 7
