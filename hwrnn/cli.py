@@ -18,6 +18,7 @@ _EXAMPLES = {
     "quantize": "hwrnn quantize m.onnx --data japanese-vowels --bits 8 -o q.onnx",
     "compare": "hwrnn compare m.onnx --data japanese-vowels --bits 16,12,8,6,4",
     "generate": "hwrnn generate q.onnx --lanes 16 -o verilog",
+    "frames": "hwrnn frames q_new.onnx verilog -o weights.bin",
     "simulate": "hwrnn simulate q.onnx --data japanese-vowels --lanes 16 --count 20",
     "implement": "hwrnn implement verilog --device ecp5-25k-6 --seeds 5",
     "run": "hwrnn run q.onnx --port /dev/ttyUSB1 --data japanese-vowels",
@@ -109,7 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     quantize = verb("quantize", "turn a float model into integers")
     quantize.add_argument("model", help="a float model of hwrnn")
     _data(quantize)
-    _widths(quantize, 8)
+    _widths(quantize)
+    quantize.add_argument("--like", metavar="FILE", help="take the formats of this quantized model, not --bits")
     quantize.add_argument("--finetune", type=_whole, default=0, metavar="N", help="epochs of training in fixed point")
     quantize.add_argument("-o", "--output", required=True, metavar="FILE", help="the quantized model, an ONNX file")
 
@@ -133,9 +135,15 @@ def _parser() -> argparse.ArgumentParser:
         help="add a project for vivado, quartus or radiant; again or with commas for several",
     )  # fmt: skip
     generate.add_argument("--clock", type=_number, metavar="MHZ", help="of that project (default: the part's goal)")
+    generate.add_argument("--weights", default="auto", metavar="W", help="auto, block, distributed, loadable or spram")
     generate.add_argument("--argmax", action="store_true", help="return the class instead of the scores")
     generate.add_argument("--name", help="of the Verilog module")
     generate.add_argument("-o", "--output", required=True, metavar="DIR", help="the folder")
+
+    frames = verb("frames", "write the weights of another model for the load port of generated Verilog")
+    frames.add_argument("model", help="a quantized model of the same structure and formats (hwrnn quantize --like)")
+    frames.add_argument("folder", metavar="DIR", help="what hwrnn generate --weights loadable (or spram) wrote")
+    frames.add_argument("-o", "--output", required=True, metavar="FILE", help="the frames, a length before each")
 
     simulate = verb("simulate", "golden model, hardware and float side by side, cycle by cycle")
     simulate.add_argument("model", help="a quantized model of hwrnn")
@@ -177,14 +185,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _widths(parser: argparse.ArgumentParser, bits: int) -> None:
+def _widths(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("widths")
-    group.add_argument(
-        "--bits", type=_whole, default=bits, metavar="B", help=f"of every kind of value (default {bits})"
-    )
+    group.add_argument("--bits", type=_whole, metavar="B", help="of every kind of value (default 8)")
     for kind in ("weight", "activation", "state", "cell"):
         group.add_argument(f"--{kind}-bits", type=_whole, metavar="B", help=f"of the {kind} values instead of --bits")
-    group.add_argument("--method", default="mse", help="calibration: mse or max (default mse)")
+    group.add_argument("--method", help="calibration: mse or max (default mse)")
 
 
 def main(argv: list[str] | None = None) -> int:

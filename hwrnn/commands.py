@@ -16,6 +16,7 @@ from hwrnn.quantization import QuantizedModel, quantize
 __all__ = [
     "run_compare",
     "run_demo",
+    "run_frames",
     "run_generate",
     "run_implement",
     "run_inspect",
@@ -138,7 +139,9 @@ def run_quantize(given: Any) -> int:
     model, data = float_model(given.model), dataset_of(given)
     check_fits(model, data)
     check_output(given.output)
-    more = {"progress": report.epochs_bar("fine-tune")} if given.finetune else {}
+    more: dict[str, Any] = {"progress": report.epochs_bar("fine-tune")} if given.finetune else {}
+    if given.like is not None:
+        more["formats_of"] = quantized_model(given.like)
     result = quantize(
         model, data, given.bits, weight_bits=given.weight_bits, activation_bits=given.activation_bits,
         state_bits=given.state_bits, cell_bits=given.cell_bits, method=given.method, finetune=given.finetune, **more,
@@ -148,6 +151,8 @@ def run_quantize(given: Any) -> int:
     _, after = measured(result, data)
     if given.json:
         facts = {"model": given.output, "metric": metric, "float": before, "fixed": after}
+        if given.like is not None:
+            facts["saturated_weights"] = result.facts["saturated_weights"]
         report.print_json(facts | {"widths": asdict(result.widths), "saturation": result.saturation})
         return 0
     rows = [
@@ -155,6 +160,9 @@ def run_quantize(given: Any) -> int:
         [f"{metric}, float", report.metric_text(metric, before)],
         [f"{metric}, fixed point", report.metric_text(metric, after)],
     ]
+    if given.like is not None:
+        count = sum(w.size for layer in result.stack for w in layer.weights.values())
+        rows.append(["weights beyond the formats", f"{result.facts['saturated_weights']:,} of {count:,}"])
     print(report.table(rows) + "\n\n" + formats_table(result))
     return 0
 
@@ -190,7 +198,7 @@ def run_generate(given: Any) -> int:
     more = {} if given.name is None else {"name": given.name}
     manifest = generate(
         model, given.output, lanes=given.lanes, argmax=given.argmax, channels=given.channels, target=given.target,
-        tools=given.tools, clock=given.clock, **more,
+        weights=given.weights, tools=given.tools, clock=given.clock, **more,
     )  # fmt: skip
     if given.json:
         report.print_json(manifest)
@@ -215,6 +223,22 @@ def generated_table(manifest: dict[str, Any], folder: str) -> str:
     more = [["bound by", manifest["lanes"]["reason"]]] if "reason" in manifest["lanes"] else []
     more += [[project["title"], f"{project['command']} ({project['part']})"] for project in manifest["projects"]]
     return "\n".join([report.table(rows), *(f"{what}: {words}" for what, words in more)])
+
+
+def run_frames(given: Any) -> int:
+    """``hwrnn frames``."""
+    from hwrnn.files import atomic_write
+    from hwrnn.rtl.load_frames import frames_of_folder, joined
+
+    check_output(given.output)
+    frames = frames_of_folder(quantized_model(given.model), given.folder)
+    content = joined(frames)
+    atomic_write(given.output, content)
+    if given.json:
+        report.print_json({"file": given.output, "frames": len(frames), "bytes": len(content)})
+        return 0
+    print(report.table([["file", given.output], ["frames", len(frames)], ["bytes", len(content)]]))
+    return 0
 
 
 def run_simulate(given: Any) -> int:

@@ -20,9 +20,10 @@ from hwrnn.fixed import Format
 from hwrnn.model import Layer, Model
 from hwrnn.trace import trace
 
-__all__ = ["LayerFormats", "Widths", "choose_formats"]
+__all__ = ["PORT", "LayerFormats", "Widths", "choose_formats"]
 
-_PORT = 16  # bits of the narrowest multiplier's port (iCE40): a shift must not push an operand beyond it
+#: Bits of the narrowest multiplier's port (iCE40): a shift must not push an operand beyond it.
+PORT = 16
 _LARGEST_SHIFT = 6  # of an operand before the multiplier
 
 
@@ -81,9 +82,13 @@ class LayerFormats:
 
 
 def choose_formats(
-    model: Model, seen: Calibration, widths: Widths, method: str = "mse"
+    model: Model, seen: Calibration, widths: Widths, method: str = "mse", operand_bits: int = PORT
 ) -> list[LayerFormats]:
-    """The formats of every layer of the stack, from the input on."""
+    """The formats of every layer of the stack, from the input on.
+
+    Args:
+        operand_bits: what no operand's shift may push it beyond.
+    """
     formats: list[LayerFormats] = []
     for index, layer in enumerate(model.stack):
         if index == 0:
@@ -91,7 +96,7 @@ def choose_formats(
         else:
             source = formats[-1].values[model.stack[index - 1].cell.output]
         values = _value_formats(layer, index, seen, widths, method, source)
-        formats.append(_weight_formats(layer, values, widths, index, seen, method))
+        formats.append(_weight_formats(layer, values, widths, index, seen, method, operand_bits))
     return formats
 
 
@@ -143,7 +148,7 @@ def _before(function: Nonlinearity, output: Format, range_: Seen) -> Format:
 
 
 def _weight_formats(
-    layer: Layer, values: Mapping[str, Format], widths: Widths, index: int, seen: Calibration, method: str
+    layer: Layer, values: Mapping[str, Format], widths: Widths, index: int, seen: Calibration, method: str, port: int
 ) -> LayerFormats:
     """Formats of the weights, such that the products of a row meet at one fraction.
 
@@ -161,7 +166,7 @@ def _weight_formats(
                 block = layer.block(gate, operand)
                 finest[gate, operand] = _weight_frac(block, widths.weights, method)
         limit = {gate: _finest_sum(layer, gate, values[f"a.{gate}"], widths) for gate in phase.gates}
-        most = [max(0, min(_LARGEST_SHIFT, _PORT - values[o].width)) for o in phase.operands]
+        most = [max(0, min(_LARGEST_SHIFT, port - values[o].width)) for o in phase.operands]
         best: tuple[float, int] | None = None
         for shift in product(*(range(n + 1) for n in most)):
             if min(shift):

@@ -33,6 +33,9 @@ __all__ = [
     "with_hardware_functions",
 ]
 
+_BIAS = 2.0**61  # the largest bias in size; with formats chosen for it, none is larger
+
+
 @dataclass(frozen=True, eq=False)
 class QuantizedLayer:
     """A layer in integers.
@@ -157,33 +160,39 @@ class QuantizedModel(Stack[QuantizedLayer]):
 def quantize(
     model: Model | QuantizedModel,
     dataset: Any,
-    bits: int = 8,
+    bits: int | None = None,
     *,
     weight_bits: int | None = None,
     activation_bits: int | None = None,
     state_bits: int | None = None,
     cell_bits: int | None = None,
-    method: str = "mse",
+    method: str | None = None,
     finetune: int = 0,
+    formats_of: QuantizedModel | None = None,
     **training: Any,
 ) -> QuantizedModel:
     """Turn a float model into integers.
 
     Args:
         dataset: its training part calibrates the ranges.
-        bits: of weights, activations and hidden state; the cell state gets four more.
+        bits: of weights, activations and hidden state, 8 where None; the cell state gets four more.
         weight_bits, activation_bits, state_bits, cell_bits: override ``bits`` for one kind of value.
-        method: ``mse`` searches the power-of-two range that loses least on the data, ``max`` holds every
-            value seen.
+        method: ``mse`` (where None) searches the power-of-two range that loses least on the data, ``max`` holds
+            every value seen.
         finetune: epochs of quantization-aware training with the formats frozen; ``training`` goes to it.
+        formats_of: a quantized model of the same cells and sizes that lends its formats, so that the same gates
+            compute both; weights that its formats do not hold saturate, and ``facts["saturated_weights"]`` of the
+            result is their number. The widths and the method are its own then.
 
     Raises:
         UsageError: a width out of range, an unknown method, options of training without epochs of it, a model
-            that is quantized already, or data that do not fit the model.
+            that is quantized already or differs from ``formats_of``, or data that do not fit the model.
     """
-    widths = Widths.of(
-        bits, weights=weight_bits, activations=activation_bits, state=state_bits, cell=cell_bits
-    )
+    chosen = {"weights": weight_bits, "activations": activation_bits, "state": state_bits, "cell": cell_bits}
+    if formats_of is not None and any(v is not None for v in (bits, method, *chosen.values())):
+        raise UsageError("Bits and method must be left out where another model gives the formats")
+    widths = Widths.of(8 if bits is None else bits, **chosen) if formats_of is None else formats_of.widths
+    method = "mse" if method is None else method
     if method not in ("mse", "max"):
         raise UsageError(f"Calibration method must be mse or max, not {method!r}")
     if not isinstance(finetune, (int, np.integer)) or finetune < 0:
@@ -191,17 +200,21 @@ def quantize(
     if training and not finetune:
         names = ", ".join(training)
         raise UsageError(f"Options of training must come with fine-tuning epochs, not without: {names}")
+    from hwrnn.likeness import formats_for, saturated
+
     if isinstance(model, QuantizedModel):
         raise UsageError("Model must be a float model, not a quantized one")
     seen = calibrate(model, dataset.train)
-    formats = choose_formats(model, seen, widths, method)
+    formats = choose_formats(model, seen, widths, method) if formats_of is None else formats_for(model, formats_of)
     if finetune:
         from hwrnn import training as trainer
 
         hardware = with_hardware_functions(model, formats)
-        tuned = trainer.finetune(hardware, dataset, formats, finetune, **training)
-        return freeze(tuned, formats, widths, seen)
-    return freeze(model, formats, widths, seen)
+        model = trainer.finetune(hardware, dataset, formats, finetune, **training)
+    result = freeze(model, formats, widths, seen)
+    if formats_of is None:
+        return result
+    return replace(result, facts=result.facts | {"saturated_weights": saturated(model, formats)})
 
 
 def with_hardware_functions(model: Model, formats: Sequence[LayerFormats]) -> Model:
@@ -237,7 +250,9 @@ def freeze(
     for layer, f in zip(model.stack, formats, strict=True):
         weights = {key: form.quantize(layer.block(*key)) for key, form in f.weights.items()}
         biases = {
-            gate: round_half_up(layer.block(gate, "b").astype(np.float64) * 2.0**frac).astype(np.int64)
+            gate: np.clip(round_half_up(layer.block(gate, "b").astype(np.float64) * 2.0**frac), -_BIAS, _BIAS).astype(
+                np.int64
+            )
             for gate, frac in f.bias_frac.items()
         }
         cell = hardware_cell(layer.cell, f)

@@ -15,6 +15,17 @@ def padded(width: int) -> int:
     """The width of a ``tdata`` that carries elements of ``width`` bits: whole bytes."""
     return -(-width // 8) * 8
 
+_LOAD_PORTS = {
+    "s_load_tdata": In(8),
+    "s_load_tvalid": In(1),
+    "s_load_tready": Out(1),
+    "s_load_tlast": In(1),
+    "m_load_tdata": Out(8),
+    "m_load_tvalid": Out(1),
+    "m_load_tready": In(1),
+    "held": Out(1),
+}
+
 
 class AxiStreamTop(Part):
     """A network between two AXI4-Stream ports; it adds no cycle.
@@ -31,6 +42,11 @@ class AxiStreamTop(Part):
         m_axis_tdata: the raw output element, sign-extended or zero-extended as its format says.
         m_axis_tlast: with the last element of a sequence's last output vector.
         m_axis_tid: of a network with several channels: the one whose output it is.
+
+    And of a network with a load port:
+        s_load_tdata: a byte of a frame; s_load_tlast stands with each frame's last.
+        m_load_tdata: the answer to a frame.
+        held: the network waits for weights.
     """
 
     def __init__(self, network: Network) -> None:
@@ -47,6 +63,7 @@ class AxiStreamTop(Part):
                 "m_axis_tvalid": Out(1),
                 "m_axis_tready": In(1),
                 "m_axis_tlast": Out(1),
+                **(_LOAD_PORTS if network.loadable else {}),
                 **({"m_axis_tid": Out(range(network.channels))} if network.channels > 1 else {}),
             }
         )
@@ -75,6 +92,17 @@ class AxiStreamTop(Part):
             self.m_axis_tvalid.eq(network.o.valid & running),
             network.o.ready.eq(self.m_axis_tready),
         ]
+        if network.loadable:
+            m.d.comb += [
+                network.load.payload.data.eq(self.s_load_tdata),
+                network.load.payload.last.eq(self.s_load_tlast),
+                network.load.valid.eq(self.s_load_tvalid & running),
+                self.s_load_tready.eq(network.load.ready & running),
+                self.m_load_tdata.eq(network.answer.payload),
+                self.m_load_tvalid.eq(network.answer.valid & running),
+                network.answer.ready.eq(self.m_load_tready),
+                self.held.eq(network.held),
+            ]
         if network.channels > 1:
             m.d.comb += self.m_axis_tid.eq(network.o.payload.channel)
         return m

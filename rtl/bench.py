@@ -6,12 +6,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import resources
+from typing import Any
 
 import numpy as np
 
 from hwrnn.golden import golden
 from hwrnn.quantization import QuantizedModel
 from hwrnn.rtl.axi import padded
+from hwrnn.rtl.load_frames import HELD, REASONS, frames_for
 from hwrnn.rtl.network import Network
 from hwrnn.rtl.rounds import Order, filled, order_of
 
@@ -74,7 +76,7 @@ def bench_files(network: Network, name: str, version: str, x: np.ndarray, length
     bits = padded(network.input_format.width), padded(network.output_format.width)
     tag = (channels - 1).bit_length()
     slowest = channels * sum(engine.cycles_per_step for engine in network.engines)
-    holes = {
+    holes: dict[str, Any] = {
         "NAME": name,
         "VERSION": version,
         "INPUT_BITS": bits[0],
@@ -94,13 +96,70 @@ def bench_files(network: Network, name: str, version: str, x: np.ndarray, length
         # Bursts hold back at most 32 cycles an element, and a transfer at one port may wait for a few steps.
         "PATIENCE": 64 * (slowest + network.latency + 64),
     }
-    text = (resources.files("hwrnn.rtl") / "bench.v").read_text()
-    bench = re.sub(r"@([A-Z_]+)@", lambda hole: str(holes[hole[1]]), text)
-    return {
-        f"{name}_tb.v": bench,
+    files = {
         "stimulus.hex": "".join(_hex(x, replace(order, channels=0 * order.channels), bits[0])),
         "expected.hex": "".join(_hex(output, shown, bits[1])),
     }
+    holes |= {f"LOAD_{hole}": "" for hole in ("SAYS", "WIRES", "PORTS", "TASK", "IDLE", "FIRST", "LATER")}
+    if network.loadable:
+        files["load.hex"], count = _load(network)
+        holes |= {**_LOAD_HOLES, "LOAD_TASK": _filled("bench_load.v", {"LOAD_BYTES": count})}
+        if network.weights == "spram":
+            holes["LOAD_FIRST"] = "    // There are no weights yet.\n    load;\n\n"
+    return {f"{name}_tb.v": _filled("bench.v", holes), **files}
+
+
+def _filled(file: str, holes: dict[str, Any]) -> str:
+    """A file of this package with its holes filled."""
+    text = (resources.files("hwrnn.rtl") / file).read_text()
+    return re.sub(r"@([A-Z_]+)@", lambda hole: str(holes[hole[1]]), text)
+
+
+#: What the bench of a network with a load port has besides.
+_LOAD_HOLES = {
+    "LOAD_SAYS": """,
+//   - that weights can be loaded while the network is held: load.hex, in which some frames are wrong and have to be
+//     refused""",
+    "LOAD_WIRES": """
+  reg [7:0] s_load_tdata;
+  reg s_load_tvalid;
+  reg s_load_tlast;
+  wire s_load_tready;
+  wire [7:0] m_load_tdata;
+  wire m_load_tvalid;
+  reg m_load_tready;
+  wire held_by_load;""",
+    "LOAD_PORTS": """,
+    .s_load_tdata(s_load_tdata), .s_load_tvalid(s_load_tvalid), .s_load_tready(s_load_tready),
+    .s_load_tlast(s_load_tlast),
+    .m_load_tdata(m_load_tdata), .m_load_tvalid(m_load_tvalid), .m_load_tready(m_load_tready), .held(held_by_load)""",
+    "LOAD_IDLE": """
+    s_load_tdata = 0;
+    {s_load_tvalid, s_load_tlast, m_load_tready} = 0;
+    $readmemh("load.hex", frames);""",
+    "LOAD_LATER": """    // The same weights once more, by the load port.
+    load;
+
+""",
+}
+
+
+def _load(network: Network) -> tuple[str, int]:
+    """The network's own weights as frames, wrong ones among them, and the number of bytes."""
+    frames = frames_for(network.model, network)
+    word = frames[1]
+    wrong = [
+        (word[:-1], "length"),
+        (word[:2] + b"\x01" + word[3:], "place"),
+        (word[:-1] + bytes([word[-1] ^ 1]), "checksum"),
+    ]
+    told = [(frames[0], HELD), *((frame, HELD | REASONS.index(why)) for frame, why in wrong)]
+    told += [*((frame, HELD) for frame in frames[1:-1]), (frames[-1], 0)]
+    lines = []
+    for number, (frame, answer) in enumerate(told):
+        lines.append(f"// frame {number}, answer {answer:02x}\n")
+        lines += [f"{answer:02x}_{int(k == len(frame) - 1)}_{byte:02x}\n" for k, byte in enumerate(frame)]
+    return "".join(lines), sum(len(frame) for frame, _ in told)
 
 
 def _hex(values: np.ndarray, order: Order, bits: int) -> Iterator[str]:

@@ -5,7 +5,7 @@
 //     and waiting for the other side (a valid that waits for ready, a ready that waits for valid),
 //   - that valid, data and last hold until ready, and that nothing follows the last element,
 //   - that a reset in the middle of a sequence leaves nothing behind,
-//   - cycles: @CYCLES@.
+//   - cycles: @CYCLES@@LOAD_SAYS@.
 // It ends with one line, PASS or FAIL with the reason, and $finish. It is plain Verilog-2001 with delays.
 /* verilator lint_off WIDTH */  // integers count and index
 module @NAME@_tb;
@@ -31,14 +31,14 @@ module @NAME@_tb;
   wire [OUTPUT_BITS-1:0] m_axis_tdata;
   wire m_axis_tvalid;
   wire m_axis_tlast;
-@TAG_WIRE@  reg m_axis_tready;
+@TAG_WIRE@  reg m_axis_tready;@LOAD_WIRES@
 
   @NAME@ dut (
     .aclk(aclk), .aresetn(aresetn),
     .s_axis_tdata(s_axis_tdata), .s_axis_tvalid(s_axis_tvalid), .s_axis_tready(s_axis_tready),
     .s_axis_tlast(s_axis_tlast),
     .m_axis_tdata(m_axis_tdata), .m_axis_tvalid(m_axis_tvalid), .m_axis_tready(m_axis_tready),
-    .m_axis_tlast(m_axis_tlast)@TAG_PORT@
+    .m_axis_tlast(m_axis_tlast)@TAG_PORT@@LOAD_PORTS@
   );
 
   // An element, tlast above it, and above that the channel.
@@ -204,9 +204,9 @@ module @NAME@_tb;
         tick;
     end
   endtask
-
+@LOAD_TASK@
   initial begin
-    aclk = 1'b0;
+    aclk = 1'b0;@LOAD_IDLE@
     s_axis_tdata = 0;
     s_axis_tlast = 1'b0;
     noise = 32'h13579bdf;
@@ -223,7 +223,7 @@ module @NAME@_tb;
     if (^stimulus[ELEMENTS-1] === 1'bx || ^expected[OUTPUTS-1] === 1'bx)
       fail("stimulus.hex or expected.hex is not in this folder");
 
-    // A reset in the middle.
+@LOAD_FIRST@    // A reset in the middle.
     checking = 1'b0;
     stop = ELEMENTS;
     due = OUTPUTS;
@@ -261,7 +261,7 @@ module @NAME@_tb;
       end
     end
 
-    // All sequences without a pause, under every pair of stalls.
+@LOAD_LATER@    // All sequences without a pause, under every pair of stalls.
     stop = ELEMENTS;
     due = OUTPUTS;
     for (output_kind = ALWAYS; output_kind <= WAITS; output_kind = output_kind + 1)

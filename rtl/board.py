@@ -132,13 +132,18 @@ def design_for(board: Board, manifest: dict[str, Any], baud: int | None = None) 
         baud: of the UART; None for the board's.
 
     Raises:
-        UsageError: a network of several channels or with too wide vectors, or a baud rate that the clock cannot make.
+        UsageError: a network of several channels, with a load port or with too wide vectors, or a baud rate that the
+            clock cannot make.
         MissingExtra: amaranth-boards is not installed.
     """
     platform = board.make()
     if manifest.get("channels", 1) not in (1, None):
         raise UsageError(
             f"Network must have one channel for a board, not {manifest['channels']}: generate it without --channels"
+        )
+    if manifest.get("load"):
+        raise UsageError(
+            f"Network must have weights that stay for a board, not {manifest['weights']!r}: its UART does not load any"
         )
     identity = _identity(manifest)
     rate = board.baud if baud is None else baud

@@ -54,6 +54,7 @@ class Engine(Part):
         timing: where registers stand; values and their order do not depend on it.
         channels: independent sequences, each with its own state, whose vectors take turns: one of each channel makes a
             round. A layer without state takes them in any order.
+        weights: what memories they get, of ``hwrnn.rtl.weights.WEIGHTS``.
 
     Ports:
         i: stream of input elements, ``last`` with the last element of a sequence's last vector; with several channels,
@@ -72,10 +73,11 @@ class Engine(Part):
         probed: bool = False,
         timing: Timing = SHORTEST,
         channels: int = 1,
+        weights: str = "auto",
     ) -> None:
         self.layer, self.every_step, self.timing, self.channels = layer, every_step, timing, channels
         self.schedule = schedule_of(layer, lanes, timing, channels)
-        self.lanes = Lanes(layer, self.schedule, timing)
+        self.lanes = Lanes(layer, self.schedule, timing, weights)
         self.drains = tuple(Drain(layer, k, p, self.lanes) for k, p in enumerate(self.schedule.phases))
         lines = trace(layer.cell)
         self.input_format, self.output_format = layer.formats.values["x"], layer.output

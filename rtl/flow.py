@@ -68,6 +68,8 @@ def implement(
         raise UsageError(f"Steps must be a number of at least 1, not {steps!r}")
     manifest, verilog = _generated(Path(folder))
     design = None if chosen is None else design_for(chosen, manifest, baud)
+    if manifest.get("weights") == "spram" and not target.sprams:
+        raise UsageError(f"Network must have weights other than 'spram' for {device}, which has no such memory")
     stages = 1 + (seeds + 1 if target.place else 0)
     final = Path(folder) / f"implementation-{device or board}"
 

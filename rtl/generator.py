@@ -21,9 +21,10 @@ from hwrnn.rtl.names import plain_name
 from hwrnn.rtl.network import Network
 from hwrnn.rtl.projects import clock_checked, project_files, tools_named
 from hwrnn.rtl.readme import readme_of
-from hwrnn.rtl.targets import target_named
+from hwrnn.rtl.targets import TARGETS, target_named
 from hwrnn.rtl.timing import SHORTEST, Timing
 from hwrnn.rtl.verilog import Emitted, emit
+from hwrnn.rtl.weights import check_weights, is_loadable, with_any_weights
 
 __all__ = ["default_name", "generate"]
 
@@ -38,6 +39,7 @@ def generate(
     channels: Any = 1,
     target: str | None = None,
     timing: Timing | None = None,
+    weights: str = "auto",
     tools: str | Sequence[str] = (),
     clock: float | None = None,
     samples: Any = None,
@@ -50,7 +52,8 @@ def generate(
 
     Args:
         model: a quantized model.
-        folder: NAME.v, NAME_tb.v, stimulus.hex, expected.hex, manifest.json, verilator.vlt and README.md go there.
+        folder: NAME.v, NAME_tb.v, stimulus.hex, expected.hex, manifest.json, verilator.vlt and README.md go there;
+            where weights are loaded, load.hex too.
         lanes: the budget of multipliers, as :class:`hwrnn.rtl.Network` takes it; or ``"auto"``: those of each layer
             with which the target is fastest (:mod:`hwrnn.rtl.balance`).
         name: of the Verilog top; by default made of the cell and the sizes.
@@ -59,6 +62,8 @@ def generate(
         target: a part (``hwrnn.rtl.TARGETS``) that the network has to fit. The Verilog runs on any part.
         timing: where registers stand (``hwrnn.rtl.Timing``); where None the target's choice, or without a target the
             shortest pipeline.
+        weights: what memories they get: ``auto``, ``block``, ``distributed``, ``loadable`` or ``spram``, see
+            :class:`hwrnn.rtl.Network`; ``spram`` only with a target that has it.
         tools: vendors' tools that the folder gets projects for: some of ``vivado``, ``quartus``, ``radiant``. Each
             gets a script, the clock's constraint and memory files; see ``hwrnn.rtl.projects``.
         clock: MHz of that constraint; where None the target's goal, or a figure that suits the tool's own part.
@@ -89,9 +94,15 @@ def generate(
         x = model.quantize_input(x)
     if timing is None:
         timing = SHORTEST if part is None else part.timing
-    chosen = lanes_for(model, part, timing, channels) if isinstance(lanes, str) and lanes == "auto" else None
+    if check_weights(weights) == "spram" and (part is None or not part.sprams):
+        having = ", ".join(row.name for row in TARGETS.values() if row.sprams)
+        raise UsageError(f"Weights must be 'spram' only for a target that has it ({having}), not for {target or 'any'}")
+    if weights == "spram" and isinstance(lanes, str):
+        raise UsageError("Lanes must be given as a number beside weights 'spram', not as 'auto'")
+    like = with_any_weights(model) if is_loadable(weights) else model
+    chosen = lanes_for(like, part, timing, channels) if isinstance(lanes, str) and lanes == "auto" else None
     built = lanes if chosen is None else list(chosen.lanes)
-    network = Network(model, built, argmax, timing=timing, channels=channels)
+    network = Network(model, built, argmax, timing=timing, channels=channels, weights=weights)
     emitted = emit(network, default_name(model) if name is None else name)
     manifest = manifest_of(emitted, lanes, part, chosen)
     files = {f"{emitted.name}.v": _header(emitted, built) + emitted.text}
@@ -124,6 +135,8 @@ def _header(emitted: Emitted, lanes: Any) -> str:
     options = f"lanes={lanes!r}, name={emitted.name!r}" + (", argmax=True" if network.argmax else "")
     options += f", channels={network.channels}" if network.channels > 1 else ""
     options += f", timing=hwrnn.rtl.{network.timing}" if network.timing != SHORTEST else ""
+    options += f", weights={network.weights!r}" if network.weights != "auto" else ""
+    options += ", target=TARGET" if network.weights == "spram" else ""
     cells = ", then ".join(f"{e.layer.cell.name} {e.layer.inputs}x{e.layer.units}" for e in network.engines)
     writers = f"hwrnn {hwrnn.__version__} (Amaranth {tools['amaranth']}, Yosys {tools['yosys']})"
     return f"""\

@@ -115,6 +115,8 @@ class Implementation:
             ["block memories", share(cells.memories, target.memory_blocks)],
             ["cycles a time step", self.cycles_per_step],
         ]
+        if cells.sprams:
+            rows.insert(-1, ["SPRAM blocks", share(cells.sprams, target.sprams)])
         if self.fmax_mhz is None or self.steps_per_second is None or self.clock_mhz is None:
             rows.append(["clock, bitstream", "- (synthesis only)"])
             return report.table(rows, [where, "figure"])
@@ -158,6 +160,7 @@ class Implementation:
             "ff": self.ff,
             "multipliers": self.cells.multipliers,
             "bram": self.cells.memories,
+            "spram": self.cells.sprams,
             "bitstream": self.bitstream,
             "steps_per_second": self.steps_per_second,
             "steps_per_inference": self.steps,
@@ -174,7 +177,7 @@ class Implementation:
             ],
             "available": {
                 "lut": self.target.luts, "ff": self.target.flip_flops, "multipliers": self.target.multipliers,
-                "bram": self.target.memory_blocks,
+                "bram": self.target.memory_blocks, "spram": self.target.sprams,
             },
             "cells": dict(self.cells.types),
             "name": self.network["name"],

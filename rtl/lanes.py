@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Shape, Signal, Value, signed
-from amaranth.lib.memory import Memory
+from amaranth.lib.memory import Memory, ReadPort
 from amaranth.lib.wiring import In, Out
 
 from hwrnn.quantization import QuantizedLayer
@@ -17,6 +17,7 @@ from hwrnn.rtl.numbers import shape_of
 from hwrnn.rtl.ports import Part
 from hwrnn.rtl.schedule import Schedule
 from hwrnn.rtl.timing import SHORTEST, Timing
+from hwrnn.rtl.weights import attributes, is_loadable
 
 __all__ = ["Lanes", "factors", "multipliers_of"]
 
@@ -54,10 +55,16 @@ class Lanes(Part):
         layer: weights, biases, formats.
         schedule: the arrangement, for the same timing.
         timing: registers before, in and behind the multipliers.
+        weights: what memories they get, of ``hwrnn.rtl.weights.WEIGHTS``; ``spram`` makes that of the biases loadable.
+
+    Loadable memories have ports ``load_word``, ``load_address``, ``load_weights`` and ``load_biases``, which write a
+    word; nothing may be issued before the second cycle after that.
     """
 
-    def __init__(self, layer: QuantizedLayer, schedule: Schedule, timing: Timing = SHORTEST) -> None:
-        self.layer, self.schedule, self.timing = layer, schedule, timing
+    def __init__(
+        self, layer: QuantizedLayer, schedule: Schedule, timing: Timing = SHORTEST, weights: str = "auto"
+    ) -> None:
+        self.layer, self.schedule, self.timing, self.weights = layer, schedule, timing, weights
         intervals = [gate_interval(layer, gate) for gate in layer.cell.gates]
         self.sum_shape = shape_of(min(lo for lo, _ in intervals), max(hi for _, hi in intervals))
         if not self.sum_shape.signed:
@@ -83,8 +90,18 @@ class Lanes(Part):
                 "operand": In(self.operand_shape),
                 **{f"sum_{n}": Out(self.sum_shape) for n in range(schedule.lanes)},
                 **{f"first_{n}": Out(self.sum_shape) for n in range(schedule.lanes) if self._splits(n)},
+                **(self._load_ports() if is_loadable(weights) else {}),
             }
         )
+
+    def _load_ports(self) -> dict[str, Any]:
+        deepest = max(len(self.words), len(self.bias_words))
+        return {
+            "load_word": In(max(self.word_bits, self.bias_word_bits)),
+            "load_address": In(range(max(deepest, 2))),
+            "load_weights": In(1),
+            "load_biases": In(1),
+        }
 
     def _splits(self, lane: int) -> list[tuple[int, int]]:
         """The ``(phase, pass)`` in which a lane works a row of two gates."""
@@ -98,6 +115,16 @@ class Lanes(Part):
         return found
 
     @property
+    def word_bits(self) -> int:
+        """Bits of a word of weights."""
+        return self.schedule.lanes * self.weight_shape.width
+
+    @property
+    def bias_word_bits(self) -> int:
+        """Bits of a word of biases."""
+        return self.schedule.lanes * self.sum_shape.width
+
+    @property
     def multipliers(self) -> int:
         """Multipliers that the lanes take."""
         return multipliers_of(self.layer, self.schedule, self.timing)[0]
@@ -105,8 +132,7 @@ class Lanes(Part):
     @property
     def memory_bits(self) -> int:
         """Bits of the weight and bias memories."""
-        lanes = self.schedule.lanes
-        return lanes * (len(self.words) * self.weight_shape.width + len(self.bias_words) * self.sum_shape.width)
+        return len(self.words) * self.word_bits + len(self.bias_words) * self.bias_word_bits
 
     def _contents(self) -> tuple[list[int], list[int]]:
         """The words of the weight and the bias memory, in the order in which a time step reads them."""
@@ -156,12 +182,8 @@ class Lanes(Part):
                 m.d.sync += bias_word.eq(self._at_base(self.bias_starts))
             with m.Elif(starting):
                 m.d.sync += bias_word.eq(bias_word + 1)
-        m.submodules.weights = weights = _rom(self.words, lanes * self.weight_shape.width)
-        read = weights.read_port()
-        m.d.comb += read.addr.eq(word)
+        read, read_bias = self._memories(m, word)
         # The bias is needed with the product: delay its address, which is narrow, not the word.
-        m.submodules.biases = biases = _rom(self.bias_words, lanes * self.sum_shape.width)
-        read_bias = biases.read_port()
         timing, multiply = self.timing, self.schedule.mac - 2
         bias_at = delayed(m, bias_word, multiply - 2, "bias_word")
         m.d.comb += read_bias.addr.eq(bias_at)
@@ -198,6 +220,34 @@ class Lanes(Part):
                 m.d.sync += total.eq(Mux(load, bias, total) + term)
             m.d.comb += getattr(self, f"sum_{lane}").eq(total)
         return m
+
+    def _memories(self, m: Module, word: Signal) -> tuple[ReadPort, ReadPort]:
+        """The read ports of weights and biases, the weights' with its address."""
+        weights, loadable = self.weights, is_loadable(self.weights)
+        first = weights != "spram"
+        m.submodules.weights = rows = _memory(self.words if first else [], len(self.words), self.word_bits, weights)
+        others = "loadable" if loadable else weights
+        m.submodules.biases = biases = _memory(self.bias_words, len(self.bias_words), self.bias_word_bits, others)
+        read, read_bias = rows.read_port(), biases.read_port()
+        address = Signal(word.shape(), name="address")
+        m.d.comb += [address.eq(word), read.addr.eq(address)]
+        if not loadable:
+            return read, read_bias
+        write, write_bias = rows.write_port(), biases.write_port()
+        if first:
+            m.d.comb += write.addr.eq(self.load_address)
+        else:  # one port, so one address
+            m.d.comb += [address.eq(Mux(self.load_weights, self.load_address, word)), write.addr.eq(address)]
+        m.d.comb += write_bias.addr.eq(self.load_address)
+        # Without a read in the cycle of a write, the tools need no logic for what it would have to show.
+        reads, reads_bias = Signal(name="reads"), Signal(name="reads_bias")
+        m.d.comb += [
+            *(write.data.eq(self.load_word), write.en.eq(self.load_weights)),
+            *(reads.eq(~self.load_weights), read.en.eq(reads)),
+            *(write_bias.data.eq(self.load_word), write_bias.en.eq(self.load_biases)),
+            *(reads_bias.eq(~self.load_biases), read_bias.en.eq(reads_bias)),
+        ]
+        return read, read_bias
 
     def _products(self, m: Module, line: Value, operand: Signal) -> list[Value]:
         """Each lane's product, ``schedule.mac - 2`` cycles after its column was issued.
@@ -250,5 +300,5 @@ def _packed(values: list[int], width: int) -> int:
     return word
 
 
-def _rom(words: list[int], width: int) -> Memory:
-    return Memory(shape=width, depth=max(len(words), 2), init=words)
+def _memory(words: list[int], depth: int, width: int, weights: str) -> Memory:
+    return Memory(shape=width, depth=max(depth, 2), init=words, attrs=attributes(weights))

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from math import ceil
 from typing import Any
 
 import numpy as np
 
 import hwrnn
-from hwrnn.activations import Nonlinearity, PiecewiseLinear
 from hwrnn.errors import TooLarge
 from hwrnn.fixed import Format
-from hwrnn.quantization import QuantizedLayer, QuantizedModel
 from hwrnn.rtl.axi import padded
 from hwrnn.rtl.balance import Balance
 from hwrnn.rtl.engine import Engine
+from hwrnn.rtl.identity import function_content, model_hash
+from hwrnn.rtl.load_frames import VERSION, contents
 from hwrnn.rtl.network import Network
 from hwrnn.rtl.resources import multiplier_blocks
 from hwrnn.rtl.schedule import OUTPUT_STAGES, PhasePlan
@@ -24,50 +22,6 @@ from hwrnn.rtl.targets import Target
 from hwrnn.rtl.verilog import Emitted
 
 __all__ = ["manifest_of", "model_hash"]
-
-
-def model_hash(model: QuantizedModel) -> str:
-    """SHA-256 over every integer, format, nonlinearity and scale of a model, independent of how it is stored."""
-    content = {
-        "layers": [_layer_content(layer) for layer in model.stack],
-        "head": model.head is not None,
-        "every_step": model.every_step,
-        "task": model.task,
-        "scales": [
-            [float(v).hex() for v in np.ravel(values)]
-            for values in (model.input_mean, model.input_scale, model.output_mean, model.output_scale)
-        ],
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _layer_content(layer: QuantizedLayer) -> dict[str, Any]:
-    formats = layer.formats
-    return {
-        "cell": layer.cell.name,
-        "clip": None if layer.cell.clip is None else float(layer.cell.clip).hex(),
-        "functions": [_function(layer.cell.sigma), _function(layer.cell.phi)],
-        "sizes": [layer.inputs, layer.units],
-        "values": {name: form.to_json() for name, form in formats.values.items()},
-        "weights": {
-            f"{gate} {operand}": [formats.weights[gate, operand].to_json(), values.tolist()]
-            for (gate, operand), values in layer.weights.items()
-        },
-        "biases": {gate: [formats.bias_frac[gate], values.tolist()] for gate, values in layer.biases.items()},
-        "shifts": {f"{phase} {operand}": shift for (phase, operand), shift in formats.shifts.items()},
-    }
-
-
-def _function(function: Nonlinearity) -> dict[str, Any]:
-    """A nonlinearity as hardware has it: between the knots, ``slope * x + intercept``."""
-    if not isinstance(function, PiecewiseLinear):
-        return {"name": function.name}
-    return {
-        "name": function.name,
-        "knots": [str(v) for v in function.knots],
-        "slopes": [str(v) for v in function.slopes],
-        "intercepts": [str(v) for v in function.intercepts],
-    }
 
 
 def manifest_of(emitted: Emitted, lanes: Any, target: Target | None, chosen: Balance | None = None) -> dict[str, Any]:
@@ -100,6 +54,8 @@ def manifest_of(emitted: Emitted, lanes: Any, target: Target | None, chosen: Bal
         },
         "timing": network.timing.to_json(),
         "channels": network.channels,
+        "weights": network.weights,
+        "load": _load(network) if network.loadable else None,
         "cycles_per_step": {"value": network.cycles_per_step, "formula": _rate(network)},
         "latency": {"value": network.latency, "formula": _latency(network)},
         "ideal_cycles_per_step": network.ideal_cycles_per_step,
@@ -109,6 +65,16 @@ def manifest_of(emitted: Emitted, lanes: Any, target: Target | None, chosen: Bal
         "target": None if target is None else _on(target, network),
         "layers": layers,
     }
+
+
+def _load(network: Network) -> dict[str, Any]:
+    """What a host has to know to load weights; the frames are described in hwrnn's docs/loading.md."""
+    memories = [
+        {"target": 2 * k + n, "layer": k, "what": what, "words": len(words), "word_bits": bits}
+        for k, engine in enumerate(network.engines)
+        for n, (what, (words, bits)) in enumerate(zip(("weights", "biases"), contents(engine.lanes), strict=True))
+    ]
+    return {"version": VERSION, "identity": network.identity.hex(), "memories": memories, "sprams": sum(network.sprams)}
 
 
 def _format(form: Format) -> dict[str, Any]:
@@ -154,8 +120,8 @@ def _layer(engine: Engine) -> dict[str, Any]:
         "cell": layer.cell.name,
         "inputs": layer.inputs,
         "units": layer.units,
-        "sigma": _function(layer.cell.sigma),
-        "phi": _function(layer.cell.phi),
+        "sigma": function_content(layer.cell.sigma),
+        "phi": function_content(layer.cell.phi),
         "cell_clip": layer.cell.clip,
         "formats": {name: _format(form) for name, form in layer.formats.values.items()},
         "weights": {f"{gate} {operand}": str(form) for (gate, operand), form in layer.formats.weights.items()},
@@ -229,7 +195,7 @@ def _on(target: Target, network: Network) -> dict[str, Any]:
             f"Network must need at most {target.multipliers} multipliers for {target.name}, not {blocks}, which is"
             f" {blocks - target.multipliers} too many: give fewer lanes or a larger part"
         )
-    bits = network.memory_bits
+    bits = network.memory_bits - network.spram_bits
     if bits > target.memory_bits:
         raise TooLarge(
             f"Network must need at most {target.memory_bits} bits of memory for {target.name}, not {bits}, which is"

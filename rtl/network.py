@@ -12,8 +12,12 @@ from hwrnn.errors import UsageError
 from hwrnn.fixed import Format, bits_for
 from hwrnn.quantization import QuantizedLayer, QuantizedModel
 from hwrnn.rtl.engine import Engine, schedule_of
+from hwrnn.rtl.lanes import factors
+from hwrnn.rtl.load_frames import contents, identity_of
+from hwrnn.rtl.loading import BYTES, Gate, Loader
 from hwrnn.rtl.ports import Part, element, shape
 from hwrnn.rtl.timing import SHORTEST, Timing
+from hwrnn.rtl.weights import AnyWeights, check_weights, is_loadable, sprams_of
 
 __all__ = ["ArgMax", "Network"]
 
@@ -107,13 +111,18 @@ class Network(Part):
         timing: where registers stand in every engine.
         channels: independent sequences that run in turn, each with its own state: at the input, vectors of channel 0, 1
             and so on make a round, again and again. A short pipeline's wait for its state is filled with the others'.
+        weights: ``auto`` leaves the choice of the memories to the tools, ``block`` and ``distributed`` make it;
+            ``loadable`` adds a load port, ``spram`` too, and keeps weights in memories without initial content.
 
     Ports:
         i: stream of input elements; ``last`` with the last element of a sequence's last vector.
         o: stream of output elements (or indices), likewise; with several channels, ``channel`` tells whose.
+        load, answer, held: of loadable weights: a stream of bytes (``hwrnn.rtl.load_frames``) with ``last`` on the last
+            of each frame, a stream of a byte for each frame, and whether the network waits for weights.
 
     Raises:
-        UsageError: a budget below 1, or not one for each layer, or channels out of their range.
+        UsageError: a budget below 1, or not one for each layer, or channels out of their range; an unknown choice of
+            weights, or too many for SPRAM.
     """
 
     def __init__(
@@ -124,17 +133,26 @@ class Network(Part):
         probed: bool = False,
         timing: Timing = SHORTEST,
         channels: int = 1,
+        weights: str = "auto",
     ) -> None:
         self.model, self.argmax, self.timing, self.budget, self.channels = model, argmax, timing, lanes, channels
-        stack = model.stack
+        self.weights, self.loadable = check_weights(weights), is_loadable(weights)
+        stack = [AnyWeights.of(layer) for layer in model.stack] if self.loadable else model.stack
         budgets = list(lanes) if isinstance(lanes, (list, tuple)) else budgets_of(model, lanes, timing, channels)
         if len(budgets) != len(stack):
             raise UsageError(f"Lanes must be given once or for each of {len(stack)} layers, not {len(budgets)} times")
         recurrent = len(model.layers)
+        choices = [weights] * len(stack)
+        #: SPRAM blocks of each engine's weights
+        self.sprams = [0] * len(stack)
+        if weights == "spram":
+            self.sprams = sprams_of([_memory_of(*each, timing) for each in zip(stack, budgets, strict=True)])
+            choices = ["spram" if count else "loadable" for count in self.sprams]
         self.engines = tuple(
-            Engine(layer, budget, model.every_step or k != recurrent - 1, probed, timing, channels)
-            for k, (layer, budget) in enumerate(zip(stack, budgets, strict=True))
+            Engine(layer, budget, model.every_step or k != recurrent - 1, probed, timing, channels, choice)
+            for k, (layer, budget, choice) in enumerate(zip(stack, budgets, choices, strict=True))
         )
+        self.loader = Loader(self.identity, self._load_memories(), weights == "spram") if self.loadable else None
         self.picker = ArgMax(model.output_format, model.outputs, channels) if argmax else None
         self.input_format = model.input_format
         self.output_format = self.picker.index_format if self.picker else model.output_format
@@ -150,11 +168,23 @@ class Network(Part):
         }
         for (k, name), port in self.probes.items():
             ports |= {port: Out(shape(stack[k].formats.values[name])), f"{port}_valid": Out(1)}
+        if self.loadable:
+            ports |= {"load": In(stream.Signature(BYTES)), "answer": Out(stream.Signature(8))}
+            ports |= {"held": Out(1, init=int(weights == "spram"))}
         super().__init__(ports)
 
     def with_probes(self) -> Network:
         """The same network with probes."""
-        return Network(self.model, self.budget, self.argmax, True, self.timing, self.channels)
+        return Network(self.model, self.budget, self.argmax, True, self.timing, self.channels, self.weights)
+
+    @property
+    def identity(self) -> bytes:
+        """What a load has to name: four bytes that change with the structure, the formats and the lanes."""
+        return identity_of(self.model, [engine.lanes for engine in self.engines])
+
+    def _load_memories(self) -> list[tuple[int, int]]:
+        """``(depth, width)`` of the memories in the order in which they are loaded."""
+        return [(len(words), bits) for engine in self.engines for words, bits in contents(engine.lanes)]
 
     @property
     def outputs_per_vector(self) -> int:
@@ -226,10 +256,18 @@ class Network(Part):
         """Bits of all memories."""
         return sum(engine.memory_bits for engine in self.engines)
 
+    @property
+    def spram_bits(self) -> int:
+        """Bits of the memories that are in SPRAM."""
+        pairs = zip(self.engines, self.sprams, strict=True)
+        return sum(len(engine.lanes.words) * engine.lanes.word_bits for engine, count in pairs if count)
+
     def elaborate(self, platform: object) -> Module:
         """Engines in a row."""
         m = Module()
-        source = self._tagged(m) if self.channels > 1 else wiring.flipped(self.i)
+        source = wiring.flipped(self.i) if self.loader is None else self._gated(m, self.loader)
+        if self.channels > 1:
+            source = self._tagged(m, source)
         for k, engine in enumerate(self.engines):
             m.submodules[f"layer{k}"] = engine
             wiring.connect(m, source, engine.i)
@@ -244,19 +282,50 @@ class Network(Part):
         wiring.connect(m, source, wiring.flipped(self.o))
         return m
 
-    def _tagged(self, m: Module) -> Any:
+    def _gated(self, m: Module, loader: Loader) -> Any:
+        """The input behind a gate that the loader closes, and what it writes."""
+        # No more sequences than vectors and elements that queues and pipelines have room for.
+        most = sum(engine.schedule.buffer + 4 * self.channels + 4 for engine in self.engines) + 4
+        m.submodules.loader = loader
+        m.submodules.gate = gate = Gate(self.input_format, self.model.inputs, most, self.channels)
+        wiring.connect(m, wiring.flipped(self.i), gate.i)
+        wiring.connect(m, wiring.flipped(self.load), loader.i)
+        wiring.connect(m, loader.o, wiring.flipped(self.answer))
+        m.d.comb += [
+            gate.hold.eq(loader.held),
+            gate.left.eq(self.o.valid & self.o.ready & self.o.payload.last),
+            loader.drained.eq(gate.drained),
+            self.held.eq(loader.held),
+        ]
+        for k, engine in enumerate(self.engines):
+            lanes = engine.lanes
+            m.d.comb += [
+                lanes.load_word.eq(loader.word),
+                lanes.load_address.eq(loader.address),
+                lanes.load_weights.eq(getattr(loader, f"write_{2 * k}")),
+                lanes.load_biases.eq(getattr(loader, f"write_{2 * k + 1}")),
+            ]
+        return gate.o
+
+    def _tagged(self, m: Module, source: Any) -> Any:
         """The input with the channels counted."""
         tagged = stream.Signature(element(self.input_format, self.channels)).create(path=("tagged",))
         at, channel = Signal(range(max(self.model.inputs, 2)), name="at"), Signal(range(self.channels), name="channel")
         m.d.comb += [
-            tagged.valid.eq(self.i.valid),
-            tagged.payload.data.eq(self.i.payload.data),
-            tagged.payload.last.eq(self.i.payload.last),
+            tagged.valid.eq(source.valid),
+            tagged.payload.data.eq(source.payload.data),
+            tagged.payload.last.eq(source.payload.last),
             tagged.payload.channel.eq(channel),
-            self.i.ready.eq(tagged.ready),
+            source.ready.eq(tagged.ready),
         ]
         with m.If(tagged.valid & tagged.ready):
             m.d.sync += at.eq(at + 1)
             with m.If(at == self.model.inputs - 1):
                 m.d.sync += [at.eq(0), channel.eq(Mux(channel == self.channels - 1, 0, channel + 1))]
         return tagged
+
+
+def _memory_of(layer: QuantizedLayer, lanes: int, timing: Timing) -> tuple[int, int]:
+    """Width and depth of a layer's memory of weights."""
+    schedule = schedule_of(layer, lanes, timing)
+    return schedule.lanes * factors(layer)[0].width, sum(p.cycles for p in schedule.phases)

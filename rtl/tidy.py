@@ -3,7 +3,8 @@
 Amaranth and Yosys leave every alias of a signal, escaped names, names such as ``$12`` for what has none, and the next
 value of each register in a block of its own. Here a module loses what nothing reads, a register gets its value where
 it stands, each name becomes a plain identifier that tells what the signal is where anything tells it, ports come
-first, and a memory of zeros is cleared by a loop. The text is taken apart at the level of declarations, assignments,
+first, and a memory of zeros is cleared by a loop. A memory of the style "huge" loses its initial content, for the
+blocks that it stands for have none. The text is taken apart at the level of declarations, assignments,
 blocks and instances; of an expression only names change, and repeated bits are counted.
 """
 
@@ -31,6 +32,8 @@ _WORD = re.compile(rf"    ({_NAME})\[\d+\] = (\d+'h0+);$")
 _UNNAMED = re.compile(r"(?:\\\$\d+ |_\d+_|\\\$auto\S+ )$")
 _REPEATED = re.compile(r"([\w\\$.]+ ?\[\d+\])((?:, \1)+)(?=[, ])")
 _NUMBERED = re.compile(r"\$\d+ $")
+_ATTRIBUTE = re.compile(r" *\(\* .* \*\)$")
+_EMPTY = '  (* ram_style = "huge" *)'  # of a memory that has no initial content in hardware
 _NOISE = re.compile(r" *\(\* (?:init|full_case) = \S+ \*\)$")
 
 
@@ -40,6 +43,7 @@ def tidy(text: str, ports: Sequence[str]) -> str:
     modules = [_Module(part) for part in texts]
     crossing = {name: name for name in ports}
     for module in modules:
+        module.forget()
         module.prune()
         module.merge_registers()
         module.prune()
@@ -52,19 +56,24 @@ class _Item:
 
     lines: list[str]
 
+    @property
+    def head(self) -> str:
+        """Its first line behind attributes."""
+        return next((line for line in self.lines if not _ATTRIBUTE.match(line)), self.lines[0])
+
     @cached_property
     def kind(self) -> str:
         """``assign``, ``always``, ``initial``, ``instance`` or a declaration's keyword."""
-        declared = _DECLARATION.match(self.lines[0])
+        declared = _DECLARATION.match(self.head)
         if declared:
             return declared[1]
-        word = self.lines[0].split()[0]
+        word = self.head.split()[0]
         return word if word in ("assign", "always", "initial") else "instance"
 
     @cached_property
     def defines(self) -> set[str]:
         """The names that it declares or gives a value to."""
-        declared = _DECLARATION.match(self.lines[0])
+        declared = _DECLARATION.match(self.head)
         if declared:
             return {declared[3]}
         targets = (_TARGET.match(line) for line in self.lines) if self.kind != "instance" else ()
@@ -107,6 +116,11 @@ class _Module:
                 chunks.append([])
             chunks[-1].append(line)
         self.items = [_Item(chunk) for chunk in chunks]
+
+    def forget(self) -> None:
+        """Drop the initial content of memories that have none in hardware."""
+        empty = {name for item in self.items if _EMPTY in item.lines for name in item.defines}
+        self.items = [item for item in self.items if item.kind != "initial" or not item.defines & empty]
 
     def prune(self) -> None:
         """Drop what no output and no instance depends on, and learn from what goes."""
@@ -154,6 +168,8 @@ class _Module:
         own = self._names(crossing)
 
         def plain(line: str) -> str:
+            if _ATTRIBUTE.match(line):
+                return line
             line = _REPEATED.sub(lambda m: f"{{{len(m[0].split(', '))}{{{m[1]}}}}}", line)
             return _TOKEN.sub(lambda token: own.get(token[0], token[0]), line)
 
@@ -176,7 +192,8 @@ class _Module:
         return "\n".join([*result, "endmodule", ""])
 
     def _names(self, crossing: dict[str, str]) -> dict[str, str]:
-        present = dict.fromkeys(token for item in self.items for line in item.lines for token in _TOKEN.findall(line))
+        lines = [line for item in self.items for line in item.lines if not _ATTRIBUTE.match(line)]
+        present = dict.fromkeys(token for line in lines for token in _TOKEN.findall(line))
         ports = {name for item in self.items if item.kind in ("input", "output") for name in item.defines}
         own: dict[str, str] = {}
         for token in [self.name, *present]:
