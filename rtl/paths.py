@@ -34,11 +34,11 @@ _TERMS = (
     (r"drain_\d+\.", "control of the element-wise path"),
     (r"front\.", "issuing of columns"),
     (r"(^|layer\d+\.)(t\d+|_\d+_)$", "flow control"),  # a part of an expression
-    (r"layer\d+\.[a-z]\d*(\.|$)", "old state"),
+    (r"(^|layer\d+\.)[a-z]\d*(\.|$)", "old state"),
     (r"vector_|source_", "state memory"),
     (r"unit_", "memory of the cell state"),
     (r"\.inputs", "input memory"),
-    (r"credits|count|full|into|bank|ends", "flow control"),
+    (r"credits|count|full|into|bank|ends|room|(^|\.)first(_\d+)?$", "flow control"),
     (r"(s|m)_axis", "port"),
     (r"aresetn|reset|running", "reset"),
 )
