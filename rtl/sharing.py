@@ -39,12 +39,14 @@ def share(netlist: dict[str, Any], top: str, boxes: Mapping[str, bool]) -> int:
     for cell in netlist["modules"][top]["cells"].values():
         if cell["type"] not in boxes:
             continue
+        # aclk on an AXI4-Stream top, clk in a design of Amaranth's own.
+        clock = next(cell["connections"][name] for name in ("aclk", "clk") if name in cell["connections"])
         pins, is_signed = cell["connections"], boxes[cell["type"]]
         operand = _extended(pins["operand"], is_signed)
         # The last lane of an odd number has no neighbour.
         weights = [_extended(pins.get(f"weight_{k}", ["0"]), True) for k in (0, 1)]
         connections: dict[str, list[Any]] = {port: ["0"] * width for port, width in _WIDTHS.items()}
-        connections |= {"A": weights[0] + weights[1], "B": operand + operand, "CLK": pins["aclk"], "CE": ["1"]}
+        connections |= {"A": weights[0] + weights[1], "B": operand + operand, "CLK": clock, "CE": ["1"]}
         products = [pins.get(f"product_{k}", []) for k in (0, 1)]
         spare = iter(_nobody(netlist, top, 32))
         connections["O"] = [bit for half in products for bit in (*half, *islice(spare, 16 - len(half)))]

@@ -31,12 +31,12 @@ SIZES = ((12, 32, 1), (12, 32, 4), (12, 32, 16), (12, 32, 128), (6, 20, 16))
 CELLS = ("lstm", "gru", "gru-reset-before", "rnn", "ligru", "mingru")
 
 
-def quantized(cell: str, inputs: int, units: int) -> QuantizedModel:
+def quantized(cell: str, inputs: int, units: int, **options: Any) -> QuantizedModel:
     """An untrained 8-bit network: cycles and bits do not depend on what was learnt."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((32, 20, inputs)).astype(np.float32)
     part = SimpleNamespace(x=x, lengths=np.full(32, 20))
-    return quantize(build_model(inputs, 9, cell=cell, hidden=units), SimpleNamespace(train=part), 8)
+    return quantize(build_model(inputs, 9, cell=cell, hidden=units), SimpleNamespace(train=part), 8, **options)
 
 
 def markdown(header: list[str], rows: list[list[Any]]) -> str:

@@ -52,6 +52,12 @@ CLOSING = (
     ("gw1n-9", 8, None, None),
     ("gw2a-18", 8, None, None),
 )
+#: Part, lanes and widths with which two lanes share a multiplier.
+SHARING = (
+    ("up5k", 8, "8-bit weights, operands of 8 bits", {"operand_bits": 8}),
+    ("ecp5-25k-6", 16, "4-bit weights, operands of 9 bits", {"weight_bits": 4, "operand_bits": 9}),
+    ("xc7s50", 16, "8-bit weights, operands of 8 bits", {"operand_bits": 8}),
+)
 COST_PARTS = ("up5k", "hx8k", "ecp5-25k-6", "gw2a-18", "xc7s50", "cyclonev")
 COST_CELLS, COST_LANES = ("lstm", "gru", "rnn"), (1, 4, 16)
 
@@ -171,9 +177,27 @@ def closing(parts: list[str], seeds: int, tell: Any) -> list[str]:
         " is that of the clock that a single multiply-accumulate lane reaches on the part.",
         markdown(header, rows),
     ]
+    if not parts:
+        text += sharing(seeds)
     if any("*" in row[1] for row in rows):
         text.append("\\* An optimistic estimate: nextpnr's timing model of Gowin leaves the multipliers' delay out.")
     return text
+
+
+def sharing(seeds: int) -> list[str]:
+    """The engine where two lanes share a multiplier."""
+    rows = []
+    for name, lanes, widths, options in SHARING:
+        target = TARGETS[name]
+        engine = Engine(quantized("lstm", INPUTS, UNITS, **options).layers[0], lanes, timing=target.timing)
+        built = build(target, engine, "clk", seeds)
+        rate = f"{built.best:.1f}" if built.placed else "-"
+        rows.append(told(
+            [f"{name}, {lanes} lanes, {widths}", f"{engine.products_per_multiplier:.1f}", built.cells.multipliers,
+             engine.lanes.multipliers, built.luts, built.cells.flip_flops, rate]
+        ))  # fmt: skip
+    header = ["engine", "products a lane multiplier and cycle", "multipliers", "of them lanes", "LUT", "FF", "MHz"]
+    return ["Where weights are narrow, two lanes share a multiplier:", markdown(header, rows)]
 
 
 def cost(parts: list[str], seeds: int, tell: Any) -> list[str]:
