@@ -9,9 +9,10 @@ from networks import network_of
 import hwrnn.rtl.elementwise
 import hwrnn.rtl.engine
 import hwrnn.rtl.lanes
+from hwrnn.rtl.argmax import ArgMax
 from hwrnn.rtl.engine import Engine
 from hwrnn.rtl.front import Front
-from hwrnn.rtl.network import ArgMax, Network
+from hwrnn.rtl.network import Network
 from hwrnn.rtl.ports import OutputBuffer
 from hwrnn.rtl.schedule import Schedule
 from hwrnn.sim import check, simulate
