@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -170,7 +170,7 @@ class Engine(Part):
         round_ends = inputs.channel == self.channels - 1 if self.channels > 1 else Const(1)
         began = front.phase_over & (front.phase == 0)
         m.d.comb += [
-            first.eq(firsts.bit_select(channel[0], 1) if channel else firsts),
+            first.eq(Array(firsts)[channel[0]] if channel else firsts),
             inputs.column.eq(front.column),
             inputs.slot.eq(oldest + front.channel if front.in_turn else oldest),
             inputs.begun.eq(go & began),

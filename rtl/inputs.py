@@ -74,7 +74,7 @@ class InputVectors(Part):
             read.addr.eq(Cat(self.column[:low], self.slot)),
             self.data.eq(read.data),
             self.present.eq(coming != 0),
-            self.last.eq(lasts.bit_select(self.slot, 1)),
+            self.last.eq(Array(lasts)[self.slot]),
         ]
         m.d.sync += [coming.eq(coming + complete - self.begun), held.eq(held + complete - self.released)]
         with m.If(taken):

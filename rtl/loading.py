@@ -208,7 +208,7 @@ class Gate(Part):
         turn = Signal(range(max(self.channels, 2)), name="turn")
         inside = Signal(self.channels, name="inside")  # each channel's sequence has begun and not ended
         pending = Signal(range(self.most + 1), name="pending")
-        own = inside.bit_select(turn, 1) if self.channels > 1 else inside
+        own = Array(inside)[turn] if self.channels > 1 else inside
         names = ("open", "moved", "running", "ends", "begins")
         open_, moved, running, ends, begins = (Signal(name=name) for name in names)
         m.d.comb += [

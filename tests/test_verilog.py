@@ -12,7 +12,7 @@ from networks import network_of
 from hwrnn.cells import CELLS
 from hwrnn.errors import UsageError
 from hwrnn.golden import golden
-from hwrnn.rtl import Network
+from hwrnn.rtl import TARGETS, Network
 from hwrnn.rtl.verilog import emit
 from hwrnn.sim.amaranth_simulator import run_amaranth
 from hwrnn.sim.stimuli import STALLS, stimulus
@@ -154,10 +154,24 @@ def test_a_simulator_must_be_known_and_installed(monkeypatch, tmp_path):
             run_bench(tmp_path, which)
 
 
-@pytest.mark.parametrize("design", [*DESIGNS[1:12:3], *DESIGNS[-5:]], ids=named)
-def test_other_tools_find_nothing_to_say(design, tmp_path):
+BUILT = {
+    "channels": {"channels": 3},
+    "loadable": {"weights": "loadable"},
+    "loadable-channels": {"weights": "loadable", "channels": 2, "argmax": True},
+    "packed": {"timing": TARGETS["xc7s50"].timing},
+    "halves": {"timing": TARGETS["up5k"].timing},
+    "tree": {"timing": TARGETS["hx8k"].timing},
+}
+ASKED = [(design, None) for design in (*DESIGNS[1:12:3], *DESIGNS[-5:])]
+MORE = [("lstm", 2, 4, 3, {"bits": 6}), ("gru-reset-before", 2, 3, 5, {})]
+ASKED += [(design, how) for how in BUILT for design in MORE]
+
+
+@pytest.mark.parametrize("design, how", ASKED, ids=lambda v: named(v) if isinstance(v, tuple) else v or "plain")
+def test_other_tools_find_nothing_to_say(design, how, tmp_path):
     cell, inputs, units, lanes, options = design
-    text = emit(Network(network_of(cell, inputs, units, **options)[0], lanes), "network").text
+    network = Network(network_of(cell, inputs, units, **options)[0], lanes, **BUILT.get(how, {}))
+    text = emit(network, "network").text
     (tmp_path / "network.v").write_text(text)
     # Names are plain, and no signal has a reversed or an empty range.
     assert "\\" not in text and not re.search(r"\$(?!signed|finish)", text)
