@@ -26,7 +26,6 @@ from hwrnn.errors import UsageError
 from hwrnn.files import atomic_write
 from hwrnn.report import Progress, quantity
 from hwrnn.rtl import TARGETS, Network, Timing
-from hwrnn.rtl.axi import AxiStreamTop
 from hwrnn.rtl.elementwise import ElementWise
 from hwrnn.rtl.engine import Engine
 from hwrnn.rtl.folding import fold
@@ -38,6 +37,7 @@ from hwrnn.rtl.recipes import FAMILIES, Cells, count_cells
 from hwrnn.rtl.synthesis import NETLIST, check_fits, synthesize
 from hwrnn.rtl.targets import Target
 from hwrnn.rtl.tools import check_installed, yosys_package
+from hwrnn.rtl.verilog import emit
 
 ROOT = Path(__file__).resolve().parent.parent
 START, END = "<!-- {}: written by scripts/bench --fpga -->", "<!-- end of {} -->"
@@ -109,7 +109,7 @@ class Built:
         return "-" if path is None else path.name
 
 
-def build(target: Target, component: Part, clock: str, seeds: int, layers: int = 1) -> Built:
+def build(target: Target, component: Part | Network, clock: str, seeds: int, layers: int = 1) -> Built:
     """Synthesis, and place and route with some seeds.
 
     Raises:
@@ -117,7 +117,10 @@ def build(target: Target, component: Part, clock: str, seeds: int, layers: int =
     """
     with tempfile.TemporaryDirectory(prefix="hwrnn-bench-") as folder:
         work = Path(folder)
-        text = verilog.convert(component, name="design", emit_src=False, strip_internal_attrs=True)
+        if isinstance(component, Network):
+            text = emit(component, "design").text
+        else:
+            text = verilog.convert(component, name="design", emit_src=False, strip_internal_attrs=True)
         (work / "design.v").write_text(text)
         netlist = synthesize(target, "design", "design.v", work)
         mapped = check_fits(target, netlist, "design")
@@ -155,7 +158,7 @@ def closing(parts: list[str], seeds: int, tell: Any) -> list[str]:
         network = Network(quantized("lstm", INPUTS, UNITS), lanes, timing=target.timing)
         designs = [
             ("engine", build(target, engine, "clk", seeds)),
-            ("network", build(target, AxiStreamTop(network), "aclk", seeds, len(network.engines))),
+            ("network", build(target, network, "aclk", seeds, len(network.engines))),
         ]
         for what, built in designs:
             raw, mark = built.placed[0].fmax_mhz, "*" if target.family == "gowin" else ""
@@ -185,18 +188,19 @@ def closing(parts: list[str], seeds: int, tell: Any) -> list[str]:
 
 
 def sharing(seeds: int) -> list[str]:
-    """The engine where two lanes share a multiplier."""
+    """The network, head and ports included, where two lanes share a multiplier."""
     rows = []
     for name, lanes, widths, options in SHARING:
         target = TARGETS[name]
-        engine = Engine(quantized("lstm", INPUTS, UNITS, **options).layers[0], lanes, timing=target.timing)
-        built = build(target, engine, "clk", seeds)
+        network = Network(quantized("lstm", INPUTS, UNITS, **options), lanes, timing=target.timing)
+        engine = network.engines[0]
+        built = build(target, network, "aclk", seeds, len(network.engines))
         rate = f"{built.best:.1f}" if built.placed else "-"
         rows.append(told(
             [f"{name}, {lanes} lanes, {widths}", f"{engine.products_per_multiplier:.1f}", built.cells.multipliers,
              engine.lanes.multipliers, built.luts, built.cells.flip_flops, rate]
         ))  # fmt: skip
-    header = ["engine", "products a lane multiplier and cycle", "multipliers", "of them lanes", "LUT", "FF", "MHz"]
+    header = ["network", "products a lane multiplier and cycle", "multipliers", "of them lanes", "LUT", "FF", "MHz"]
     return ["Where weights are narrow, two lanes share a multiplier:", markdown(header, rows)]
 
 
