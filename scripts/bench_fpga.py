@@ -118,20 +118,20 @@ def build(target: Target, component: Part | Network, clock: str, seeds: int, lay
     with tempfile.TemporaryDirectory(prefix="hwrnn-bench-") as folder:
         work = Path(folder)
         if isinstance(component, Network):
-            text = emit(component, "design").text
+            text = emit(component, "top").text
         else:
-            text = verilog.convert(component, name="design", emit_src=False, strip_internal_attrs=True)
-        (work / "design.v").write_text(text)
-        netlist = synthesize(target, "design", "design.v", work)
-        mapped = check_fits(target, netlist, "design")
+            text = verilog.convert(component, name="top", emit_src=False, strip_internal_attrs=True)
+        (work / "top.v").write_text(text)
+        netlist = synthesize(target, "top", "top.v", work)
+        mapped = check_fits(target, netlist, "top")
         if target.family == "ecp5":
-            fold(netlist, "design")
-            pack(netlist, "design")
+            fold(netlist, "top")
+            pack(netlist, "top")
             (work / NETLIST).write_text(json.dumps(netlist))
-        cells = count_cells(netlist, "design", FAMILIES[target.family])
+        cells = count_cells(netlist, "top", FAMILIES[target.family])
         if not target.place or not seeds:
             return Built(target, cells, mapped, (), layers)
-        constraints(target, netlist["modules"]["design"]["ports"], clock, work)
+        constraints(target, netlist["modules"]["top"]["ports"], clock, work)
         placed = place(target, NETLIST, work, range(1, seeds + 1))
         return Built(target, cells, mapped, tuple(placed), layers)
 
