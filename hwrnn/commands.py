@@ -210,6 +210,8 @@ def run_generate(given: Any) -> int:
 
 def generated_table(manifest: dict[str, Any], folder: str) -> str:
     """What was generated, in a few rows."""
+    made = (layer["products_per_lane_multiplier_and_cycle"] for layer in manifest["layers"])
+    products = ", ".join(f"{one:.3g}" for one in made)
     rows = [
         ["folder", folder],
         ["lanes asked, built", f"{manifest['lanes']['asked']}, {manifest['lanes']['built']}"],
@@ -217,6 +219,7 @@ def generated_table(manifest: dict[str, Any], folder: str) -> str:
         ["cycles a time step", manifest["cycles_per_step"]["value"]],
         ["latency in cycles", manifest["latency"]["value"]],
         ["multipliers", manifest["multipliers"]],
+        ["products a lane multiplier and cycle, by layer", products],
         ["memory bits", manifest["memory_bits"]],
     ]
     if "reason" in manifest["lanes"]:
