@@ -10,9 +10,9 @@ __all__ = ["delayed"]
 
 
 def delayed(m: Module, value: Any, cycles: int, name: str, reset: bool = False) -> Any:
-    """``value`` some cycles later; ``reset`` for flags that must not be set after a reset."""
+    """``value`` some cycles later, with its sign; ``reset`` for flags that must not be set after a reset."""
     for k in range(cycles):
-        later = Signal(len(value), name=f"{name}_{k + 1}", reset_less=not reset)
+        later = Signal(value.shape(), name=f"{name}_{k + 1}", reset_less=not reset)
         m.d.sync += later.eq(value)
         value = later
     return value

@@ -19,8 +19,9 @@ from hwrnn.rtl.delay import delayed
 from hwrnn.rtl.drain import Drain
 from hwrnn.rtl.elementwise import depth_of
 from hwrnn.rtl.front import Front
-from hwrnn.rtl.inputs import InputVectors, address_bits
+from hwrnn.rtl.inputs import InputVectors
 from hwrnn.rtl.lanes import Lanes, factors
+from hwrnn.rtl.memories import address_bits, unit_depth, vector_depth
 from hwrnn.rtl.ports import OutputBuffer, Part, element, shape
 from hwrnn.rtl.schedule import MOST_CHANNELS, Schedule, plan
 from hwrnn.rtl.timing import SHORTEST, Timing
@@ -157,8 +158,8 @@ class Engine(Part):
         wiring.connect(m, wiring.flipped(self.i), inputs.i)
         memories = {}
         for name in self._vectors:
-            depth = (1 + self._banked(name)) * self.channels << address_bits(layer.units)
-            memories[name] = Memory(shape=shape(values[name]), depth=max(depth, 2), init=[])
+            depth = vector_depth(layer, name, self.channels)
+            memories[name] = Memory(shape=shape(values[name]), depth=depth, init=[])
             m.submodules[f"vector_{name}"] = memories[name]
 
         names = ("state_bank", "last_step", "emits", "go", "finishes")
@@ -216,8 +217,8 @@ class Engine(Part):
 
         by_unit = {}
         for name in self._by_unit:
-            depth = self.channels << address_bits(layer.units) if channel else layer.units
-            by_unit[name] = Memory(shape=shape(values[name]), depth=max(depth, 2), init=[])
+            depth = unit_depth(layer, self.channels)
+            by_unit[name] = Memory(shape=shape(values[name]), depth=depth, init=[])
             m.submodules[f"unit_{name}"] = by_unit[name]
         for k, drain in enumerate(self.drains):
             m.submodules[f"drain_{k}"] = drain

@@ -8,14 +8,10 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hwrnn.fixed import Format
+from hwrnn.rtl.memories import address_bits
 from hwrnn.rtl.ports import Part, element, shape
 
-__all__ = ["InputVectors", "address_bits"]
-
-
-def address_bits(size: int) -> int:
-    """Address bits of a vector."""
-    return max(size - 1, 0).bit_length()
+__all__ = ["InputVectors"]
 
 
 class InputVectors(Part):

@@ -19,7 +19,7 @@ from hwrnn.rtl.schedule import Schedule
 from hwrnn.rtl.timing import SHORTEST, Timing
 from hwrnn.rtl.weights import attributes, is_loadable
 
-__all__ = ["Lanes", "factors", "multipliers_of"]
+__all__ = ["Lanes", "factors", "multipliers_of", "sum_shape_of"]
 
 
 def factors(layer: QuantizedLayer) -> tuple[Shape, Shape]:
@@ -30,6 +30,13 @@ def factors(layer: QuantizedLayer) -> tuple[Shape, Shape]:
         bounds.append((form.lo << shift, form.hi << shift))
     weight = signed(max(f.width for f in layer.formats.weights.values()))
     return weight, shape_of(min(lo for lo, _ in bounds), max(hi for _, hi in bounds))
+
+
+def sum_shape_of(layer: QuantizedLayer) -> Shape:
+    """The accumulators of a layer, as wide as its weights need."""
+    intervals = [gate_interval(layer, gate) for gate in layer.cell.gates]
+    found = shape_of(min(lo for lo, _ in intervals), max(hi for _, hi in intervals))
+    return signed(found.width + (not found.signed))
 
 
 def multipliers_of(layer: QuantizedLayer, schedule: Schedule, timing: Timing) -> tuple[int, tuple[int, int]]:
@@ -65,10 +72,7 @@ class Lanes(Part):
         self, layer: QuantizedLayer, schedule: Schedule, timing: Timing = SHORTEST, weights: str = "auto"
     ) -> None:
         self.layer, self.schedule, self.timing, self.weights = layer, schedule, timing, weights
-        intervals = [gate_interval(layer, gate) for gate in layer.cell.gates]
-        self.sum_shape = shape_of(min(lo for lo, _ in intervals), max(hi for _, hi in intervals))
-        if not self.sum_shape.signed:
-            self.sum_shape = signed(self.sum_shape.width + 1)
+        self.sum_shape = sum_shape_of(layer)
         self.weight_shape, self.operand_shape = factors(layer)
         self.words, self.bias_words = self._contents()
         everywhere = sum(p.passes for p in schedule.phases)
@@ -195,8 +199,7 @@ class Lanes(Part):
             phase = delayed(m, self.phase, multiply, "phase")
             row_pass = delayed(m, self.row_pass, multiply, "row_pass")
         line = delayed(m, read.data, timing.memory - 1, "line")
-        operand = Signal(self.operand_shape, name="operand_here")
-        m.d.comb += operand.eq(delayed(m, self.operand, timing.operand, "operand"))
+        operand = delayed(m, self.operand, timing.operand, "operand")
         bias_line = delayed(m, read_bias.data, 1, "bias_line")
         terms = self._products(m, line, operand)
         for lane in range(lanes):
@@ -263,34 +266,27 @@ class Lanes(Part):
         for lane, weight in enumerate(weights):
             m.d.sync += weight.eq(line.word_select(lane, form.width))
         if not sharing:
-            factors = (_registered(m, weight, timing.operand) for weight in weights)
-            return [product(m, w, operand, signed(width), timing, f"product_{k}") for k, w in enumerate(factors)]
+            later = (delayed(m, weight, timing.operand, weight.name) for weight in weights)
+            return [product(m, w, operand, signed(width), timing, f"product_{k}") for k, w in enumerate(later)]
         terms: list[Value] = []
         for lane in range(0, len(weights), 2):
             low, *others = weights[lane : lane + 2]
             high = others[0] if others else Const(0, form)
             if sharing == "packed":
-                word = _registered(m, packed(m, low, high, width, f"pair_{lane // 2}"), timing.operand)
+                pair = packed(m, low, high, width, f"pair_{lane // 2}")
+                word = delayed(m, pair, timing.operand, pair.name)
                 both = product(m, word, operand, signed(2 * width), timing, f"both_{lane // 2}")
                 terms += parted(m, both, width, (f"product_{lane}", f"product_{lane + 1}"))
             else:
                 m.submodules[f"halves_{lane // 2}"] = halves = Halves(form, self.operand_shape)
                 m.d.comb += [
-                    halves.weight_0.eq(_registered(m, low, timing.operand)),
-                    halves.weight_1.eq(_registered(m, high, timing.operand) if others else 0),
+                    halves.weight_0.eq(delayed(m, low, timing.operand, low.name)),
+                    halves.weight_1.eq(delayed(m, high, timing.operand, high.name) if others else 0),
                     halves.operand.eq(operand),
                 ]
-                terms += [_registered(m, one, timing.product - 1) for one in (halves.product_0, halves.product_1)]
+                for k, one in enumerate((halves.product_0, halves.product_1)):
+                    terms.append(delayed(m, one, timing.product - 1, f"product_{lane + k}"))
         return terms[: len(weights)]
-
-
-def _registered(m: Module, signal: Signal, cycles: int) -> Signal:
-    """A signal some cycles later, with its shape."""
-    for _ in range(cycles):
-        later = Signal(signal.shape(), name=f"{signal.name}_later", reset_less=True)
-        m.d.sync += later.eq(signal)
-        signal = later
-    return signal
 
 
 def _packed(values: list[int], width: int) -> int:

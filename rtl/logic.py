@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from hwrnn.quantization import QuantizedLayer
-from hwrnn.rtl.lanes import factors
-from hwrnn.rtl.resources import layer_memories, memory_place, products_of, sum_width
+from hwrnn.rtl.lanes import factors, sum_shape_of
+from hwrnn.rtl.resources import layer_memories, memory_place, products_of
 from hwrnn.rtl.schedule import Schedule
 from hwrnn.rtl.targets import Target
 from hwrnn.rtl.timing import Timing
@@ -90,7 +90,7 @@ _MODELS = {
 
 def _sizes_of(layer: QuantizedLayer, schedule: Schedule, timing: Timing, target: Target) -> Sizes:
     weight, operand = factors(layer)
-    width, formats = sum_width(layer), layer.formats.values
+    width, formats = sum_shape_of(layer).width, layer.formats.values
     soft = timing.tree or not target.multipliers
     stored = [f"a.{gate}" for gate in layer.cell.gates] + list(trace(layer.cell).stores)
     memories = [(memory.rom, *memory_place(memory, target.family)[1:]) for memory in layer_memories(layer, schedule)]

@@ -8,17 +8,16 @@ from fractions import Fraction
 from math import ceil
 
 from hwrnn.quantization import QuantizedLayer
-from hwrnn.rtl.elementwise import ElementWise, gate_interval
-from hwrnn.rtl.inputs import address_bits
-from hwrnn.rtl.lanes import factors, multipliers_of
-from hwrnn.rtl.numbers import shape_of
+from hwrnn.rtl.elementwise import ElementWise
+from hwrnn.rtl.lanes import factors, multipliers_of, sum_shape_of
+from hwrnn.rtl.memories import address_bits, unit_depth, vector_depth
 from hwrnn.rtl.ports import element
 from hwrnn.rtl.schedule import Schedule
 from hwrnn.rtl.targets import Target
 from hwrnn.rtl.timing import Timing
 from hwrnn.trace import trace
 
-__all__ = ["MemoryShape", "layer_memories", "memory_place", "multiplier_blocks", "products_of", "sum_width"]
+__all__ = ["MemoryShape", "layer_memories", "memory_place", "multiplier_blocks", "products_of"]
 
 
 #: Families whose multiplier also works as smaller ones: the bits of one, and what it takes of the whole.
@@ -59,28 +58,19 @@ class MemoryShape:
         return self.depth * self.width
 
 
-def sum_width(layer: QuantizedLayer) -> int:
-    """Bits of an accumulator."""
-    intervals = [gate_interval(layer, gate) for gate in layer.cell.gates]
-    found = shape_of(min(lo for lo, _ in intervals), max(hi for _, hi in intervals))
-    return int(found.width) + (not found.signed)
-
-
 def layer_memories(layer: QuantizedLayer, schedule: Schedule) -> Iterator[MemoryShape]:
     """The memories of a layer's engine: weights, biases, inputs, state vectors, values by unit, output buffer."""
     values, lanes, lines, channels = layer.formats.values, schedule.lanes, trace(layer.cell), schedule.channels
     yield MemoryShape(max(schedule.words, 2), lanes * factors(layer)[0].width, True)
     biases = sum(p.groups * p.passes * p.segments for p in schedule.phases)
-    yield MemoryShape(max(biases, 2), lanes * sum_width(layer), True)
+    yield MemoryShape(max(biases, 2), lanes * sum_shape_of(layer).width, True)
     yield MemoryShape(schedule.slots << address_bits(layer.inputs), values["x"].width, False)
     for name in layer.cell.operands:
         if name != "x":
-            depth = (1 + (name in layer.cell.states)) * channels << address_bits(layer.units)
-            yield MemoryShape(max(depth, 2), values[name].width, False)
+            yield MemoryShape(vector_depth(layer, name, channels), values[name].width, False)
     phases = range(len(layer.cell.phases))
-    depth = layer.units if channels == 1 else channels << address_bits(layer.units)
     for name in dict.fromkeys(n for k in phases for n in (*lines.olds_of(k), *lines.crossing(k))):
-        yield MemoryShape(max(depth, 2), values[name].width, False)
+        yield MemoryShape(unit_depth(layer, channels), values[name].width, False)
     yield MemoryShape(max(schedule.buffer, 3) - 1, element(layer.output, channels).size, False)
 
 

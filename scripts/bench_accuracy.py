@@ -4,7 +4,7 @@ One recipe for all cells and seeds, the defaults of ``hwrnn.training.train`` and
 split. A seed decides the initial weights, the order of the data and the noise; no run is chosen or stopped by its test
 accuracy. Fixed point is the golden model's, which the hardware equals bit for bit.
 
-    python scripts/bench_accuracy.py [--cells lstm gru] [--seeds 5] [--hidden 32] [--bits 16 8 6 4] [--json]
+    python scripts/bench_accuracy.py [--cells lstm gru] [--seeds 5] [--bits 16 8 6 4] [--unshifted 8] [--json]
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from hwrnn.quantization import quantize
 from hwrnn.training import evaluate, train
 
 
-def accuracies(dataset: Dataset, cell: str, hidden: int, bits: list[int], seed: int, clip: float | None) -> list[float]:
-    """Test accuracy (0 to 1) of one trained network: float, then each number of bits."""
+def accuracies(
+    dataset: Dataset, cell: str, hidden: int, forms: list[dict[str, int]], seed: int, clip: float | None
+) -> list[float]:
+    """Test accuracy (0 to 1) of one trained network: float, then with each of the options of ``quantize``."""
     clip = clip if "c" in CELLS[cell].states else None
     model = build_model(dataset.inputs, dataset.outputs, cell=cell, hidden=hidden, cell_clip=clip, seed=seed)
     trained = train(model, dataset, seed=seed)
-    forms = [trained, *(quantize(trained, dataset, b) for b in bits)]
-    return [evaluate(f.predict, dataset.evaluation, dataset.task, dataset.per_step)["accuracy"] for f in forms]
+    models = [trained, *(quantize(trained, dataset, **form) for form in forms)]
+    return [evaluate(m.predict, dataset.evaluation, dataset.task, dataset.per_step)["accuracy"] for m in models]
 
 
 def main() -> None:
@@ -37,13 +39,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to N-1")
     parser.add_argument("--hidden", type=int, default=32)
     parser.add_argument("--bits", type=int, nargs="+", default=[16, 8, 6, 4])
+    parser.add_argument("--unshifted", type=int, nargs="*", default=[8], help="bits with operands that are not shifted")
     parser.add_argument("--cell-clip", type=float, default=2.0, help="bound of an LSTM's cell state; 0 for none")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     dataset, clip = load_dataset("japanese-vowels"), args.cell_clip or None
-    columns, rows = ["float", *(f"{b} bits" for b in args.bits)], []
+    forms = [{"bits": b} for b in args.bits] + [{"bits": b, "operand_bits": b} for b in args.unshifted]
+    columns = ["float", *(f"{b} bits" for b in args.bits), *(f"{b} bits, operands too" for b in args.unshifted)]
+    rows = []
     for cell in args.cells:
-        runs = [accuracies(dataset, cell, args.hidden, args.bits, seed, clip) for seed in range(args.seeds)]
+        runs = [accuracies(dataset, cell, args.hidden, forms, seed, clip) for seed in range(args.seeds)]
         values = [list(column) for column in zip(*runs, strict=True)]
         rows.append({"network": f"{cell}({args.hidden})", "values": values})
         if not args.json:

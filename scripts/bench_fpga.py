@@ -1,7 +1,7 @@
 """Measure what parts make of our networks, and write it between markers into docs/fpga.md and the README.
 
     scripts/bench --fpga                          everything, some tens of minutes on two cores
-    scripts/bench --fpga --only closing           one part, printed only: closing, cost, path, peer
+    scripts/bench --fpga --only closing           one part, printed only: closing, cost, path, peer, load
     scripts/bench --fpga --only closing --parts ecp5-25k-6,up5k --seeds 2
 """
 
@@ -304,9 +304,24 @@ def peer(parts: list[str], seeds: int, tell: Any) -> list[str]:
     ]
 
 
-SECTIONS = {"closing": closing, "cost": cost, "path": path, "peer": peer}
+def load(parts: list[str], seeds: int, tell: Any) -> list[str]:
+    """What a load port costs."""
+    rows, target = [], TARGETS["ecp5-25k-6"]
+    for k, weights in enumerate(("auto", "loadable")):
+        tell(k / 2, f"load port, {weights}")
+        network = Network(quantized("lstm", INPUTS, UNITS), 16, timing=target.timing, weights=weights)
+        built = build(target, network, "aclk", seeds, len(network.engines))
+        sums = network.engines[0].lanes.sum_shape.width
+        rows.append(told(
+            [f"weights {weights}", built.luts, built.cells.flip_flops, built.cells.memories, sums, f"{built.best:.0f}"]
+        ))  # fmt: skip
+    text = f"The same network, LSTM and head, 16 lanes, on {target.name}; MHz the best of {seeds} seeds."
+    return [text, markdown(["16 lanes", "LUT", "FF", "memories", "accumulator bits", "MHz"], rows)]
+
+
+SECTIONS = {"closing": closing, "cost": cost, "path": path, "peer": peer, "load": load}
 #: Where each section goes: the file and the name in its markers.
-PLACES = {"closing": "README.md", "cost": "docs/fpga.md", "path": "docs/fpga.md", "peer": "docs/fpga.md"}
+PLACES = {name: "README.md" if name == "closing" else "docs/fpga.md" for name in SECTIONS}
 
 
 def put(name: str, text: str) -> None:
@@ -343,7 +358,7 @@ def main() -> None:
         def tell(done: float, words: str, k: int = k) -> None:
             progress(k + done, len(chosen), words)
 
-        seeds = given.cost_seeds if name == "cost" else given.seeds
+        seeds = given.cost_seeds if name in ("cost", "load") else given.seeds
         lines = SECTIONS[name](parts, seeds, tell)
         text = "\n\n".join([*lines, f"Measured on {date.today().isoformat()}."])
         print(text, end="\n\n", flush=True)
