@@ -15,6 +15,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {
     "hwrnn": ROOT / "hwrnn",
+    "hwrnn/commands": ROOT / "hwrnn/commands",
     "hwrnn/training": ROOT / "hwrnn/training",
     "hwrnn/datasets": ROOT / "hwrnn/datasets",
     "hwrnn/rtl": ROOT / "rtl",

@@ -1,0 +1,72 @@
+"""From what a person gave on the command line to models and data, checked before the work begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hwrnn.data import Dataset, load_dataset
+from hwrnn.errors import UsageError
+from hwrnn.model import Model
+from hwrnn.quantization import QuantizedModel
+
+__all__ = ["check_fits", "check_output", "dataset_of", "float_model", "quantized_model"]
+
+
+def dataset_of(given: Any) -> Dataset:
+    """The data set that the options name."""
+    more = {} if given.horizon is None else {"horizon": given.horizon}
+    return load_dataset(given.data, column=given.column, window=given.window, **more)
+
+
+def check_output(path: str) -> None:
+    """Refuse a file that cannot be written before the work, not after it.
+
+    Raises:
+        UsageError: a folder that does not exist or cannot be written.
+    """
+    from hwrnn.files import check_writable
+
+    check_writable(Path(path))
+
+
+def float_model(path: str) -> Model:
+    """A float model from a file.
+
+    Raises:
+        UsageError: a file that cannot be read, or a quantized model.
+    """
+    from hwrnn.onnx_io import load
+
+    model = load(path)
+    if not isinstance(model, Model):
+        raise UsageError(f"Model must be a float model, not the quantized one in {path!r}")
+    return model
+
+
+def quantized_model(path: str) -> QuantizedModel:
+    """A quantized model from a file.
+
+    Raises:
+        UsageError: a file that cannot be read, or a float model.
+    """
+    from hwrnn.onnx_io import load
+
+    model = load(path)
+    if not isinstance(model, QuantizedModel):
+        raise UsageError(f"Model must be quantized, not the float one in {path!r}: run hwrnn quantize first")
+    return model
+
+
+def check_fits(model: Model | QuantizedModel, data: Dataset) -> None:
+    """Raise UsageError where a model and a data set do not belong together."""
+    if (model.inputs, model.outputs) != (data.inputs, data.outputs):
+        raise UsageError(
+            f"Data must have {model.inputs} features and {model.outputs} outputs as the model does, "
+            f"not {data.inputs} and {data.outputs}"
+        )
+    if model.task != data.task or model.every_step != data.per_step:
+        raise UsageError(
+            f"Data must be for {model.task}{' of every step' * model.every_step} as the model is, "
+            f"not for {data.task}{' of every step' * data.per_step}"
+        )

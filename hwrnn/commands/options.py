@@ -1,0 +1,60 @@
+"""Options that several verbs share, and the kinds of words that options take. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+
+__all__ = ["data_options", "lane_count", "number", "whole", "wholes", "width_options", "words"]
+
+
+def whole(text: str) -> int:
+    """A whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}") from None
+
+
+def number(text: str) -> float:
+    """A number."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from None
+
+
+def wholes(text: str) -> list[int]:
+    """Whole numbers with commas between."""
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be whole numbers with commas between, not {text!r}") from None
+
+
+def lane_count(text: str) -> int | str:
+    """A number of lanes, or ``auto``."""
+    return text if text == "auto" else whole(text)
+
+
+def words(text: str) -> list[str]:
+    """Words with commas between."""
+    return text.split(",")
+
+
+def data_options(parser: argparse.ArgumentParser) -> None:
+    """What data there are."""
+    group = parser.add_argument_group("data")
+    group.add_argument("--data", required=True, metavar="D", help="a built-in name, an .npz or a .csv file")
+    group.add_argument("--column", metavar="NAME", help="column of a .csv to forecast")
+    group.add_argument("--window", type=whole, metavar="W", help="time steps of a window of a .csv")
+    group.add_argument("--horizon", type=whole, metavar="H", help="steps ahead to forecast (default 1)")
+
+
+def width_options(parser: argparse.ArgumentParser) -> None:
+    """How many bits every kind of value gets."""
+    group = parser.add_argument_group("widths")
+    group.add_argument("--bits", type=whole, metavar="B", help="of every kind of value (default 8)")
+    for kind in ("weight", "activation", "state", "cell"):
+        group.add_argument(f"--{kind}-bits", type=whole, metavar="B", help=f"of the {kind} values instead of --bits")
+    group.add_argument("--operand-bits", type=whole, metavar="B", help="of a product's operand at most (default 16)")
+    group.add_argument("--method", help="calibration: mse or max (default mse)")

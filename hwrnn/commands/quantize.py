@@ -1,0 +1,78 @@
+"""``hwrnn quantize``: turn a float model into integers."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from hwrnn import report
+from hwrnn.commands.options import data_options, whole, width_options
+
+if TYPE_CHECKING:
+    from hwrnn.quantization import QuantizedModel
+
+__all__ = ["EXAMPLE", "WORDS", "options", "run"]
+
+WORDS = "turn a float model into integers"
+EXAMPLE = "hwrnn quantize m.onnx --data japanese-vowels --bits 8 -o q.onnx"
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add what the verb is given."""
+    parser.add_argument("model", help="a float model of hwrnn")
+    data_options(parser)
+    width_options(parser)
+    parser.add_argument("--like", metavar="FILE", help="take the formats of this quantized model, not --bits")
+    parser.add_argument("--finetune", type=whole, default=0, metavar="N", help="epochs of training in fixed point")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the quantized model, an ONNX file")
+
+
+def run(given: Any) -> int:
+    """Run the verb; the exit code."""
+    from hwrnn.commands.given import check_fits, check_output, dataset_of, float_model, quantized_model
+    from hwrnn.comparing import measured
+    from hwrnn.onnx_io import save
+    from hwrnn.quantization import quantize
+
+    model, data = float_model(given.model), dataset_of(given)
+    check_fits(model, data)
+    check_output(given.output)
+    more: dict[str, Any] = {"progress": report.epochs_bar("fine-tune")} if given.finetune else {}
+    if given.like is not None:
+        more["formats_of"] = quantized_model(given.like)
+    result = quantize(
+        model, data, given.bits, weight_bits=given.weight_bits, activation_bits=given.activation_bits,
+        state_bits=given.state_bits, cell_bits=given.cell_bits, operand_bits=given.operand_bits, method=given.method,
+        finetune=given.finetune, **more,
+    )  # fmt: skip
+    save(result, given.output)
+    metric, before = measured(model, data)
+    _, after = measured(result, data)
+    if given.json:
+        facts = {"model": given.output, "metric": metric, "float": before, "fixed": after}
+        if given.like is not None:
+            facts["saturated_weights"] = result.facts["saturated_weights"]
+        report.print_json(facts | {"widths": asdict(result.widths), "saturation": result.saturation})
+        return 0
+    rows = [
+        ["model", given.output],
+        [f"{metric}, float", report.metric_text(metric, before)],
+        [f"{metric}, fixed point", report.metric_text(metric, after)],
+    ]
+    if given.like is not None:
+        count = sum(w.size for layer in result.stack for w in layer.weights.values())
+        rows.append(["weights beyond the formats", f"{result.facts['saturated_weights']:,} of {count:,}"])
+    print(report.table(rows) + "\n\n" + formats_table(result))
+    return 0
+
+
+def formats_table(model: QuantizedModel) -> str:
+    """Every stored value with its format and how often calibration data saturated it."""
+    rows = []
+    for k, layer in enumerate(model.stack):
+        kind = "head" if k == len(model.layers) else f"layer {k}"
+        for name, form in layer.formats.values.items():
+            share = model.saturation.get(f"{k}.{name}")
+            rows.append([f"{kind} {name}", form, form.ap_fixed, report.percent(share, 2)])
+    return report.table(rows, ["value", "format", "in HLS notation", "saturated"])

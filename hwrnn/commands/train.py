@@ -1,0 +1,89 @@
+"""``hwrnn train``: train a recurrent network."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from hwrnn import report
+from hwrnn.commands.options import data_options, number, whole, wholes
+
+if TYPE_CHECKING:
+    from hwrnn.model import Model
+
+__all__ = ["EXAMPLE", "WORDS", "options", "run"]
+
+WORDS = "train a recurrent network"
+EXAMPLE = "hwrnn train --data japanese-vowels --cell gru --hidden 32 -o m.onnx"
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add what the verb is given."""
+    data_options(parser)
+    parser.add_argument("--cell", default="lstm", help="rnn, lstm, gru, gru-reset-before, ligru, mingru")
+    parser.add_argument("--hidden", type=wholes, default=[32], metavar="N[,N]", help="units of each layer (default 32)")
+    parser.add_argument("--layers", type=whole, metavar="N", help="recurrent layers (default: as many as --hidden has)")
+    parser.add_argument("--activation", metavar="F", help="nonlinearity of the state (default: the cell's)")
+    parser.add_argument("--gate", metavar="F", help="nonlinearity of the gates (default: hard_sigmoid)")
+    parser.add_argument("--cell-clip", type=number, metavar="C", help="keep an LSTM's cell state between -C and C")
+    parser.add_argument("--init", default="orthogonal", help="recurrent matrices: orthogonal, identity or glorot")
+    parser.add_argument("--loss", help="cross_entropy, mse or mae (default: by the task)")
+    parser.add_argument("--epochs", type=whole, metavar="N", help="passes over the data")
+    parser.add_argument("--batch", type=whole, metavar="N", help="sequences in a mini-batch")
+    parser.add_argument("--rate", type=number, metavar="R", help="learning rate")
+    parser.add_argument("--noise", type=number, metavar="S", help="deviation of Gaussian noise added to the input")
+    parser.add_argument("--validation", type=number, metavar="V", help="share of the training data held out")
+    parser.add_argument("--patience", type=whole, metavar="N", help="stop after N epochs without a better validation")
+    parser.add_argument("--checkpoint", metavar="FILE", help="write a checkpoint (.npz) after every epoch")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint, bit for bit")
+    parser.add_argument("--seed", type=whole, default=0, help="of the random generators (default 0)")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the model, an ONNX file")
+
+
+def run(given: Any) -> int:
+    """Run the verb; the exit code."""
+    from hwrnn.commands.given import check_output, dataset_of
+    from hwrnn.comparing import measured
+    from hwrnn.model import build_model
+    from hwrnn.onnx_io import save
+    from hwrnn.training import train
+
+    data = dataset_of(given)
+    check_output(given.output)
+    hidden: Any = given.hidden
+    layers = given.layers if given.layers is not None else len(hidden)
+    if len(hidden) == 1:
+        hidden = hidden[0]
+    model = build_model(
+        data.inputs, data.outputs, cell=given.cell, hidden=hidden, layers=layers, activation=given.activation,
+        gate=given.gate, cell_clip=given.cell_clip, every_step=data.per_step, task=data.task, init=given.init,
+        seed=given.seed,
+    )  # fmt: skip
+    names = ("epochs", "batch", "rate", "noise", "validation", "patience", "checkpoint", "loss")
+    options = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
+    model = train(model, data, seed=given.seed, resume=given.resume, progress=report.epochs_bar("train"), **options)
+    save(model, given.output)
+    metric, value = measured(model, data)
+    _, fitted = measured(model, data, on_train=True)
+    result = {
+        "model": given.output, "cell": given.cell, "hidden": given.hidden, "parameters": parameters_of(model),
+        "metric": metric, "train": fitted, "test": value if data.test is not None else None,
+    }  # fmt: skip
+    if given.json:
+        report.print_json(result)
+        return 0
+    rows = [
+        ["model", given.output],
+        ["network", f"{given.cell}({','.join(map(str, given.hidden))}), {data.inputs} inputs, {data.outputs} outputs"],
+        ["parameters", parameters_of(model)],
+        [f"{metric} on training data", report.metric_text(metric, fitted)],
+    ]
+    if data.test is not None:
+        rows.append([f"{metric} on test data", report.metric_text(metric, value)])
+    print(report.table(rows))
+    return 0
+
+
+def parameters_of(model: Model) -> int:
+    """The number of trained parameters."""
+    return sum(p.size for layer in model.stack for p in layer.parameters.values())
