@@ -15,6 +15,9 @@ from hwrnn.errors import UsageError
 from hwrnn.model import Model, build_model
 from hwrnn.quantization import quantize, with_hardware_functions
 from hwrnn.training import evaluate, finetune, rmse, train
+from hwrnn.training.losses import cross_entropy
+from hwrnn.training.network import Network
+from hwrnn.training.preparation import prepared
 
 
 def clusters(per_step: bool = False, count: int = 60) -> Dataset:
@@ -131,6 +134,7 @@ def test_a_damaged_checkpoint_is_refused(damage: str, tmp_path: Path) -> None:
         ({"patience": 2}, "Patience must come with a validation share above 0"),
         ({"loss": "mse"}, "Loss must be cross_entropy for a classification, not 'mse'"),
         ({"loss": "hinge"}, "Loss must be one of"),
+        ({"schedule": "linear"}, "Schedule must be one of cosine, constant, not 'linear'"),
         ({"resume": True}, "heckpoint"),
         ({"rate": 1e30, "clip": None}, "rate"),
     ],
@@ -146,6 +150,36 @@ def test_a_seed_repeats_and_another_differs() -> None:
     first, again, other = (train(model_for(data), data, epochs=2, seed=s) for s in (1, 1, 2))
     assert np.array_equal(numbers(first), numbers(again))
     assert not np.array_equal(numbers(first), numbers(other))
+
+
+def test_a_constant_rate_does_not_know_how_many_epochs_follow(tmp_path: Path) -> None:
+    data, path = clusters(), tmp_path / "run.npz"
+
+    def interrupt(now: Any) -> None:
+        if now.epoch == 2:
+            raise Stop
+
+    for schedule, same in (("constant", True), ("cosine", False)):
+        short = train(model_for(data), data, epochs=2, schedule=schedule)
+        with pytest.raises(Stop):
+            train(model_for(data), data, epochs=6, schedule=schedule, checkpoint=path, progress=interrupt)
+        with np.load(path) as stored:
+            assert np.array_equal(Network(short).masters, stored["masters"]) is same
+
+
+def test_the_norm_told_is_the_gradients_before_clipping() -> None:
+    data, told = clusters(), []
+    one_step = {"epochs": 1, "batch": len(data.train), "noise": 0.0}
+    for clip in (None, 1e-3):
+        model = train(model_for(data), data, **one_step, clip=clip, progress=told.append)
+        assert model.facts["largest_gradient_norm"] == told[-1].gradient_norm
+    network = Network(replace(model, layers=model_for(data).layers, head=model_for(data).head))
+    part = prepared(model, data.train, np.arange(len(data.train)))
+    network.loss_and_gradient(part.x, part.lengths, part.targets(np.arange(len(part.x)), False), cross_entropy)
+    assert told[0].gradient_norm == told[1].gradient_norm
+    assert told[0].gradient_norm == pytest.approx(float(np.linalg.norm(network.gradient)), rel=1e-5)
+    longer = train(model_for(data), data, epochs=5, progress=told.append)
+    assert longer.facts["largest_gradient_norm"] == max(now.gradient_norm for now in told[2:])
 
 
 @pytest.mark.parametrize("cell", CELLS)

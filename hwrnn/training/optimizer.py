@@ -1,12 +1,13 @@
-"""AdamW on one vector, clipping by the global norm, and the cosine schedule."""
+"""AdamW on one vector, clipping by the global norm, and the schedules of the rate."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
-__all__ = ["AdamW", "clip_norm", "cosine"]
+__all__ = ["SCHEDULES", "AdamW", "clip_norm", "cosine"]
 
 
 class AdamW:
@@ -56,3 +57,7 @@ def clip_norm(gradient: np.ndarray, limit: float) -> float:
 def cosine(step: int, steps: int) -> float:
     """The share of the rate at a step of ``steps``: 1 at first, 0 after the last. Loshchilov, Hutter, ICLR 2017."""
     return 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+#: The share of the rate at a step of ``steps``, by name.
+SCHEDULES: dict[str, Callable[[int, int], float]] = {"cosine": cosine, "constant": lambda step, steps: 1.0}

@@ -10,6 +10,7 @@ import numpy as np
 
 from hwrnn.errors import UsageError
 from hwrnn.training.losses import LOSSES
+from hwrnn.training.optimizer import SCHEDULES
 
 __all__ = ["Options", "Progress"]
 
@@ -24,6 +25,7 @@ class Progress:
         loss: the mean training loss of the epoch, noise included.
         validation: the loss on the part held out, or None.
         seconds: since the run (or its resumption) began.
+        gradient_norm: the largest norm of a batch's gradient in the epoch, before clipping.
     """
 
     epoch: int
@@ -31,6 +33,7 @@ class Progress:
     loss: float
     validation: float | None
     seconds: float
+    gradient_norm: float
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Options:
 
     Attributes:
         epochs, batch: passes over the data, and sequences of a step.
-        rate: the learning rate at first; it falls to zero along a cosine.
+        rate: the learning rate at first.
         weight_decay: of the matrices, decoupled from the gradient.
         clip: the largest norm of a gradient; None for no limit.
         noise: standard deviation of the Gaussian noise on the standardised input.
@@ -47,6 +50,7 @@ class Options:
         patience: epochs without a better validation loss after which the run ends with the best parameters; None never.
         seed: of the order of the data, the noise and the choice of what is held out.
         loss: ``cross_entropy``, ``mse`` or ``mae``.
+        schedule: ``cosine`` lets the rate fall to zero along a cosine, ``constant`` keeps it.
 
     Raises:
         UsageError: an option outside its range.
@@ -62,6 +66,7 @@ class Options:
     patience: int | None
     seed: int
     loss: str
+    schedule: str = "cosine"
 
     def __post_init__(self) -> None:
         _whole("Epochs", self.epochs, 1)
@@ -81,6 +86,8 @@ class Options:
                 raise UsageError("Patience must come with a validation share above 0, such as 0.2, not with 0")
         if self.loss not in LOSSES:
             raise UsageError(f"Loss must be one of {', '.join(LOSSES)}, not {self.loss!r}")
+        if self.schedule not in SCHEDULES:
+            raise UsageError(f"Schedule must be one of {', '.join(SCHEDULES)}, not {self.schedule!r}")
 
     @property
     def facts(self) -> dict[str, Any]:

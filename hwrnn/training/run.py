@@ -16,7 +16,7 @@ from hwrnn.model import Model
 from hwrnn.training.checkpoint import Checkpoint, digest, foreign
 from hwrnn.training.losses import LOSSES
 from hwrnn.training.network import Network
-from hwrnn.training.optimizer import AdamW, clip_norm, cosine
+from hwrnn.training.optimizer import SCHEDULES, AdamW, clip_norm
 from hwrnn.training.options import Options, Progress
 from hwrnn.training.plan import FormatsLike
 from hwrnn.training.preparation import prepared
@@ -59,6 +59,7 @@ class Run:
         self.decay = self.network.decays * np.float32(options.weight_decay)
         self.batches = math.ceil(len(self.learnt.x) / options.batch)
         self.losses: list[float] = []
+        self.norms: list[float] = []  # of the gradients of each epoch the largest, before clipping
         self.best = Best(math.inf, 0, self.network.masters.copy())
         cells = [(la.cell, la.inputs, la.units) for la in model.stack]
         stored = None if formats is None else [(f.values, f.weights, f.bias_frac) for f in formats]
@@ -87,8 +88,9 @@ class Run:
                     self.saved().save(checkpoint)
                 if self.progress is not None:
                     seconds = time.perf_counter() - start
-                    self.progress(Progress(len(self.losses), options.epochs, loss, validation, seconds))
-        outcome: dict[str, Any] = {"training_loss": self.losses[-1]}
+                    done = len(self.losses)
+                    self.progress(Progress(done, options.epochs, loss, validation, seconds, self.norms[-1]))
+        outcome: dict[str, Any] = {"training_loss": self.losses[-1], "largest_gradient_norm": max(self.norms)}
         masters = self.network.masters
         if options.patience is not None:
             masters = self.best.masters
@@ -104,7 +106,8 @@ class Run:
         """One pass over the data; returns its mean loss."""
         options, network, data = self.options, self.network, self.learnt
         order = self.rng.permutation(len(data.x))
-        steps, total = options.epochs * self.batches, 0.0
+        steps, total, largest = options.epochs * self.batches, 0.0, 0.0
+        schedule = SCHEDULES[options.schedule]
         for start in range(0, len(order), options.batch):
             rows = order[start : start + options.batch]
             x = data.x[rows]
@@ -114,7 +117,8 @@ class Run:
             norm = clip_norm(network.gradient, math.inf if options.clip is None else options.clip)
             if not math.isfinite(loss) or not math.isfinite(norm):
                 raise self.diverged()
-            rate = options.rate * cosine(self.optimizer.steps, steps)
+            largest = max(largest, norm)
+            rate = options.rate * schedule(self.optimizer.steps, steps)
             with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is told below, or by the next loss
                 self.optimizer.update(network.masters, network.gradient, rate, self.decay)
             if network.quantized:
@@ -123,6 +127,7 @@ class Run:
         if not np.isfinite(network.masters).all():
             raise self.diverged()
         self.losses.append(total / len(order))
+        self.norms.append(largest)
         return self.losses[-1]
 
     def diverged(self) -> UsageError:
@@ -151,6 +156,7 @@ class Run:
         """The state after the epochs so far."""
         state = {
             "losses": self.losses,
+            "norms": self.norms,
             "updates": self.optimizer.steps,
             "generator": self.rng.bit_generator.state,
             "best_loss": None if self.best.epoch == 0 else self.best.loss,
@@ -165,6 +171,7 @@ class Run:
         self.network.masters[...] = checkpoint.masters
         self.optimizer.first[...], self.optimizer.second[...] = checkpoint.first, checkpoint.second
         self.optimizer.steps, self.losses = int(state["updates"]), [float(v) for v in state["losses"]]
+        self.norms = [float(v) for v in state["norms"]]
         self.rng.bit_generator.state = state["generator"]
         loss = math.inf if state["best_loss"] is None else float(state["best_loss"])
         self.best = Best(loss, int(state["best_epoch"]), checkpoint.best.copy())

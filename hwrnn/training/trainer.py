@@ -36,6 +36,7 @@ def train(
     patience: int | None = None,
     seed: int = 0,
     loss: str | None = None,
+    schedule: str = "cosine",
     progress: Callable[[Progress], None] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -43,7 +44,8 @@ def train(
     """Train a model by backpropagation through time; the model given stays as it is.
 
     AdamW with a rate that falls along a cosine, clipping of the gradient's norm, Gaussian noise on the input, shuffled
-    batches. The result holds the standardisation of the training data and, in ``facts``, the options and the losses.
+    batches. The result holds the standardisation of the training data and, in ``facts``, the options, the losses and
+    the largest norm of a gradient before clipping.
 
     Args:
         dataset: its training part is learnt from; the test part is never looked at.
@@ -63,7 +65,7 @@ def train(
     if noise is None:
         noise = default_noise(dataset.task)
     loss = default_loss(dataset.task, loss)
-    options = Options(epochs, batch, rate, weight_decay, clip, noise, validation, patience, seed, loss)
+    options = Options(epochs, batch, rate, weight_decay, clip, noise, validation, patience, seed, loss, schedule)
     learnt, held = hold_out(dataset, options.validation, options.seed)
     model = standardised_to(model, dataset.train, learnt)
     run = Run(model, dataset, (learnt, held), options, None, progress)
@@ -99,8 +101,8 @@ def finetune(
     check_fits(model, dataset)
     if len(formats) != len(model.stack):
         raise UsageError(f"Formats must be given for each of the {len(model.stack)} layers, not for {len(formats)}")
-    default = {"batch": 32, "weight_decay": 1e-4, "clip": 1.0, "validation": 0.0, "patience": None, "seed": 0}
-    default["noise"] = default_noise(dataset.task)
+    default: dict[str, Any] = {"batch": 32, "weight_decay": 1e-4, "clip": 1.0, "noise": default_noise(dataset.task)}
+    default |= {"validation": 0.0, "patience": None, "seed": 0, "schedule": "cosine"}
     unknown = sorted(set(options) - {*default, "loss"})
     if unknown:
         raise UsageError(f"Options of fine-tuning must be among {', '.join([*default, 'loss'])}, not {unknown[0]!r}")
