@@ -1,13 +1,11 @@
-"""Losses, optimizer, metrics, threads: each against its definition."""
+"""Losses, optimizer, threads: each against its definition."""
 
 import math
 
 import numpy as np
 import pytest
 
-from hwrnn.data import Split
-from hwrnn.errors import UsageError
-from hwrnn.training import accuracy, evaluate, mae, rmse, single_thread_blas
+from hwrnn.training import single_thread_blas
 from hwrnn.training.losses import LOSSES, arranged
 from hwrnn.training.numpy_printer import _clip, _clip_ufunc, _gradient, _piecewise
 from hwrnn.training.optimizer import AdamW, clip_norm, cosine
@@ -90,31 +88,6 @@ def test_clipping_keeps_the_direction():
 
 def test_cosine_falls_from_one_to_zero():
     assert cosine(0, 10) == 1 and cosine(5, 10) == pytest.approx(0.5) and cosine(10, 10) == 0
-
-
-def test_metrics_by_hand():
-    scores = np.array([[0.1, 0.9], [0.5, 0.5], [0.2, 0.3]])
-    assert accuracy(scores, np.array([1, 0, 0])) == pytest.approx(2 / 3)
-    steps = np.array([[[0, 1], [1, 0]], [[1, 0], [0, 1]]])
-    labels = np.array([[1, 1], [0, 0]])
-    assert accuracy(steps, labels, np.array([2, 1])) == pytest.approx(2 / 3)
-    values, targets = np.array([[1.0], [2.0]]), np.array([[1.0], [4.0]])
-    assert rmse(values, targets) == pytest.approx(math.sqrt(2)) and mae(values, targets) == 1
-    per_step = np.array([[[1.0], [9.0]], [[2.0], [5.0]]])
-    due = np.array([[[0.0], [0.0]], [[2.0], [3.0]]])
-    assert rmse(per_step, due, np.array([1, 2])) == pytest.approx(math.sqrt(5 / 3))
-    assert mae(per_step, due, np.array([1, 2])) == 1
-
-
-def test_evaluate_gives_the_metrics_of_the_task():
-    x = np.zeros((2, 3, 1), np.float32)
-    labels = Split(x, np.array([0, 1]))
-    assert evaluate(lambda x, n: np.eye(2), labels, "classification", False) == {"accuracy": 1}
-    values = Split(x, np.array([[0.0], [2.0]]))
-    assert evaluate(lambda x, n: np.ones((2, 1)), values, "regression", False) == {"rmse": 1, "mae": 1}
-    with pytest.raises(UsageError) as caught:
-        evaluate(lambda x, n: np.ones((2, 3)), values, "regression", False)
-    assert str(caught.value) == "Predictions must have shape (2, 1) as the targets do, not (2, 3)"
 
 
 def test_one_thread_inside_the_block_only():
