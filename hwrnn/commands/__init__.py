@@ -6,4 +6,6 @@ name below.
 """
 
 #: In the order of the help.
-VERBS = ("demo", "train", "quantize", "compare", "generate", "frames", "simulate", "implement", "run", "inspect")
+VERBS = (
+    "demo", "train", "quantize", "compare", "generate", "frames", "simulate", "implement", "run", "forecast", "inspect",
+)  # fmt: skip
