@@ -63,7 +63,7 @@ def calibrate(model: Model, split: Any) -> Calibration:
     valid = np.arange(x.shape[1]) < lengths[:, None]
     kept[0, "x"] = [standard[valid].ravel()]
     for k in range(1, len(model.stack)):  # an inner layer's input is the output of the one before
-        kept[k, "x"] = kept[k - 1, model.stack[k - 1].cell.output]
+        kept.setdefault((k, "x"), kept[k - 1, model.stack[k - 1].cell.output])  # a code has been recorded
     return Calibration({key: _summary(key, parts) for key, parts in kept.items()}, x, lengths)
 
 

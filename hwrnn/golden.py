@@ -10,6 +10,7 @@ import numpy as np
 from hwrnn.cells import Phase, Values
 from hwrnn.errors import UsageError
 from hwrnn.fixed import EXACT_FLOAT, Fixed, integers
+from hwrnn.model import repeated
 from hwrnn.quantization import QuantizedLayer, QuantizedModel
 
 __all__ = ["GoldenResult", "golden"]
@@ -68,6 +69,8 @@ def golden(model: QuantizedModel, x: np.ndarray, lengths: np.ndarray, keep: bool
         value = np.asarray(x[chosen, : steps[0]])
         for run in runs[: len(model.layers)]:
             value = run.sequences(value, steps)
+            if run.index + 1 == model.encoder:
+                value = repeated(value, steps)
         if not model.every_step:
             value = value[np.arange(len(value)), steps - 1][:, None]
         if model.head is not None:

@@ -29,8 +29,8 @@ _FINEST = 14  # fraction bits at which a certificate tries inputs: 2**18 of them
 def describe(model: str | os.PathLike[str] | Model | QuantizedModel) -> dict[str, Any]:
     """What is in a model (or a model file), as plain JSON values.
 
-    Keys: ``kind`` (``float`` or ``quantized``), ``task``, ``every_step``, ``inputs``, ``outputs``, ``parameters``,
-    ``multiplications_per_step``, ``facts``, and ``layers``, a list with the head last. Each layer has ``name``,
+    Keys: ``kind`` (``float`` or ``quantized``), ``task``, ``every_step``, ``encoder`` (how many layers encode),
+    ``inputs``, ``outputs``, ``parameters``, ``multiplications_per_step``, ``facts``, and ``layers``, a list with the head last. Each layer has ``name``,
     ``cell``, ``inputs``, ``units``, ``clip``, ``parameters``, ``nonlinearities`` and ``recurrent``: the spectral radius
     and the 2-norm of every matrix that reads a state. A quantized model adds ``widths``, ``input_format``,
     ``output_format`` and to each layer ``formats``, ``weight_formats``, ``accumulator_bits`` and ``saturation``.
@@ -46,6 +46,7 @@ def describe(model: str | os.PathLike[str] | Model | QuantizedModel) -> dict[str
         "kind": "quantized" if isinstance(model, QuantizedModel) else "float",
         "task": model.task,
         "every_step": bool(model.every_step),
+        "encoder": int(model.encoder),
         "inputs": model.inputs,
         "outputs": model.outputs,
         "parameters": sum(layer["parameters"] for layer in layers),
@@ -179,7 +180,7 @@ def certificate_table(name: str, bits: int | None = None) -> tuple[dict[str, Any
 
 def description_table(found: dict[str, Any]) -> str:
     """What :func:`describe` found, as tables for people."""
-    scalars = ("kind", "task", "every_step", "inputs", "outputs", "parameters", "multiplications_per_step")
+    scalars = ("kind", "task", "every_step", "encoder", "inputs", "outputs", "parameters", "multiplications_per_step")
     rows: list[tuple[Any, ...]] = [(key.replace("_", " "), found[key]) for key in scalars]
     rows += [(end.replace("_", " "), found[end]["q"]) for end in ("input_format", "output_format") if end in found]
     rows += [(f"fact {key}", value) for key, value in found["facts"].items() if not isinstance(value, (list, dict))]

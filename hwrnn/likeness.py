@@ -27,7 +27,8 @@ def formats_for(model: Model, old: QuantizedModel) -> list[LayerFormats]:
         return [f"{layer.cell.name} {layer.inputs}x{layer.units}" for layer in stack]
 
     def frame(stack: Any) -> list[str]:
-        return ["with a head"] * (stack.head is not None) + ["every step"] * stack.every_step
+        coded = [f"{stack.encoder} encoding"] * bool(stack.encoder)
+        return ["with a head"] * (stack.head is not None) + ["every step"] * stack.every_step + coded
 
     formats = [layer.formats for layer in old.stack]
     pairs: list[tuple[str, list[Any], list[Any]]] = [

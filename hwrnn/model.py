@@ -12,7 +12,7 @@ from hwrnn.activations import NONLINEARITIES
 from hwrnn.cells import Cell, Dense, Phase, Values, cell_named
 from hwrnn.errors import UsageError
 
-__all__ = ["Layer", "Model", "build_model", "check_input", "standardised"]
+__all__ = ["Layer", "Model", "build_model", "check_input", "encoder_fault", "repeated", "standardised"]
 
 #: Called with a value's name and its array (N, units) of one time step, for the first ``n`` sequences still
 #: running.
@@ -143,6 +143,9 @@ class Stack(Generic[L]):
         task: ``classification`` or ``regression``.
         input_mean, input_scale: per-channel standardisation of the input, ``(x - mean) * scale``, float32 (inputs,).
         output_mean, output_scale: what turns an output into target units, ``y * scale + mean``, float32 (outputs,).
+        encoder: how many of the layers encode. What the last of them gives at a sequence's last step, the code, is then
+            the input of the next layer at every step of the sequence (Cho et al. 2014; as an autoencoder, Srivastava
+            et al. 2015). 0: every layer reads each step of the one before.
     """
 
     layers: tuple[L, ...]
@@ -153,6 +156,7 @@ class Stack(Generic[L]):
     input_scale: np.ndarray
     output_mean: np.ndarray
     output_scale: np.ndarray
+    encoder: int = field(default=0, kw_only=True)
 
     @property
     def stack(self) -> tuple[L, ...]:
@@ -201,6 +205,11 @@ class Model(Stack[Layer]):
                 x = layer.forward(x, lengths)
             else:
                 x = layer.forward(x, lengths, lambda *value, k=k: record(k, *value))
+            if k + 1 == self.encoder:
+                x = repeated(x, lengths)
+                if record is not None:
+                    code = np.repeat(x[:, 0], lengths, axis=0)
+                    record(k + 1, "x", code, len(code))
         if not self.every_step:
             x = x[np.arange(len(x)), lengths - 1]
         if self.head is not None:
@@ -208,6 +217,23 @@ class Model(Stack[Layer]):
             seen = None if record is None else lambda *value: record(len(self.layers), *value)
             x = self.head.step(flat, {}, seen).y.reshape(*x.shape[:-1], self.head.units)
         return x
+
+
+def repeated(vectors: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Each sequence's vector at its last step, at every step: (N, T, units) of vectors of that shape."""
+    last = vectors[np.arange(len(vectors)), lengths - 1]
+    return np.broadcast_to(last[:, None], vectors.shape)
+
+
+def encoder_fault(encoder: int, layers: int, every_step: bool) -> str | None:
+    """What is wrong with so many encoding layers, as the end of a sentence that begins "Encoder must ..."."""
+    if not isinstance(encoder, (int, np.integer)) or isinstance(encoder, bool) or encoder < 0:
+        return f"be a whole number of at least 0, not {encoder!r}"
+    if encoder >= layers and encoder:
+        return f"leave a layer that decodes, so be less than the {layers} layers, not {encoder}: add a layer"
+    if encoder and not every_step:
+        return f"be 0 for a network with one output for a sequence, not {encoder}: its decoder gives one at every step"
+    return None
 
 
 def standardised(x: Any, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -246,7 +272,7 @@ def build_model(
     *,
     cell: str = "lstm",
     hidden: int | Sequence[int] = 32,
-    layers: int = 1,
+    layers: int | None = None,
     activation: str | None = None,
     gate: str | None = None,
     cell_clip: float | None = None,
@@ -254,6 +280,7 @@ def build_model(
     task: str = "classification",
     init: str = "orthogonal",
     seed: int = 0,
+    encoder: int = 0,
 ) -> Model:
     """A new network with initialised parameters.
 
@@ -262,7 +289,7 @@ def build_model(
         outputs: length of the dense head's output; None leaves the head out.
         cell: a name of ``hwrnn.cells.CELLS``.
         hidden: units of every layer, or a sequence with one number for each.
-        layers: recurrent layers.
+        layers: recurrent layers; None for as many as ``hidden`` has numbers.
         activation, gate: nonlinearities of the state and of the gates by name; the cell's defaults where
             None.
         cell_clip: bound of an LSTM's cell state.
@@ -271,11 +298,14 @@ def build_model(
         init: of the recurrent matrices: ``orthogonal`` (Saxe et al. 2014), ``identity`` (Le et al. 2015) or
             ``glorot`` (Glorot and Bengio 2010); input matrices are always Glorot's.
         seed: of the random generator.
+        encoder: how many of the layers encode, see :class:`Stack`; needs ``every_step``.
 
     Raises:
         UsageError: an argument outside its range, or an unknown name.
     """
     head_size = 1 if outputs is None else outputs
+    if layers is None:
+        layers = max(len(hidden), 1) if isinstance(hidden, Sequence) else 1
     for name, value in (("Inputs", inputs), ("Outputs", head_size), ("Layers", layers)):
         if not isinstance(value, (int, np.integer)) or value < 1:
             raise UsageError(f"{name} must be a whole number of at least 1, not {value!r}")
@@ -288,6 +318,9 @@ def build_model(
         raise UsageError(f"Task must be classification or regression, not {task!r}")
     if init not in ("orthogonal", "identity", "glorot"):
         raise UsageError(f"Initialisation must be orthogonal, identity or glorot, not {init!r}")
+    fault = encoder_fault(encoder, layers, every_step)
+    if fault is not None:
+        raise UsageError(f"Encoder must {fault}")
     try:
         chosen = cell_named(cell, gate, activation, cell_clip)
     except ValueError as error:
@@ -302,7 +335,7 @@ def build_model(
     one, zero = np.ones, np.zeros
     return Model(
         tuple(stack), head, every_step, task,
-        zero(inputs, np.float32), one(inputs, np.float32), zero(last, np.float32), one(last, np.float32),
+        zero(inputs, np.float32), one(inputs, np.float32), zero(last, np.float32), one(last, np.float32), encoder=int(encoder),
     )  # fmt: skip
 
 

@@ -57,16 +57,18 @@ def model_proto(model: Model | QuantizedModel) -> ModelProto:
     if isinstance(model, QuantizedModel):
         value = _quantized(graph, model.input_format, value)
     layers: Sequence[Layer | QuantizedLayer] = model.layers
-    for name, layer in zip(layer_names(model), layers, strict=False):
+    for k, (name, layer) in enumerate(zip(layer_names(model), layers, strict=False)):
         graph.scope = f"{name}/"
         value = recurrent(layer_writer(graph, name, layer), value)
+        if k + 1 == model.encoder:
+            graph.scope = "code/"
+            value = _repeated(graph, value, lengths)
     graph.scope = ""
     running = _running(graph, x, lengths) if model.every_step else None
     if running is not None:
         value = _masked(graph, running, value)
     else:
-        last = graph.op("Sub", lengths, graph.constant(1, INT64))
-        value = graph.op("GatherND", value, graph.op("Unsqueeze", last, graph.constant([1], INT64)), batch_dims=1)
+        value = _last(graph, value, lengths)
     if model.head is not None:
         graph.scope = "head/"
         value = dense(layer_writer(graph, "head", model.head), value)
@@ -104,6 +106,18 @@ def _finished(graph: Graph, model: Model | QuantizedModel, value: Wire) -> Model
         proto, producer_name="hwrnn", producer_version=__version__, ir_version=IR_VERSION,
         opset_imports=[helper.make_opsetid("", OPSET)],
     )  # fmt: skip
+
+
+def _last(graph: Graph, value: Wire, lengths: Wire) -> Wire:
+    """The vector at each sequence's last step, (N, units) of (N, T, units)."""
+    last = graph.op("Sub", lengths, graph.constant(1, INT64))
+    return graph.op("GatherND", value, graph.op("Unsqueeze", last, graph.constant([1], INT64)), batch_dims=1)
+
+
+def _repeated(graph: Graph, value: Wire, lengths: Wire) -> Wire:
+    """That vector at every step, (N, T, units)."""
+    code = graph.op("Unsqueeze", _last(graph, value, lengths), graph.constant([1], INT64))
+    return graph.op("Expand", code, graph.op("Shape", value, kind=INT64))
 
 
 def _running(graph: Graph, x: Wire, lengths: Wire) -> Wire:

@@ -28,7 +28,8 @@ from hwrnn.trace import trace
 
 __all__ = ["FORMAT_VERSION", "Damaged", "described", "rebuilt"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_PLAIN_VERSION = 1  # of models that an older hwrnn reads as they are meant: all but those with an encoder
 
 _LARGEST_SIZE = 1 << 24  # of a layer; beyond it a file is damaged rather than large
 _LARGEST_FRAC = 256
@@ -51,7 +52,7 @@ def described(model: Model | QuantizedModel) -> str:
         UsageError: facts that are no plain JSON values, or a cell that is not in the catalogue.
     """
     what: dict[str, Any] = {
-        "format": FORMAT_VERSION,
+        "format": FORMAT_VERSION if model.encoder else _PLAIN_VERSION,
         "hwrnn": __version__,
         "kind": "quantized" if isinstance(model, QuantizedModel) else "float",
         "task": model.task,
@@ -60,6 +61,8 @@ def described(model: Model | QuantizedModel) -> str:
         "head": None if model.head is None else _layer(model.head),
         "facts": model.facts,
     }
+    if model.encoder:
+        what["encoder"] = int(model.encoder)
     if isinstance(model, QuantizedModel):
         what["widths"] = asdict(model.widths)
         what["saturation"] = model.saturation
@@ -106,9 +109,9 @@ def rebuilt(text: str, fetch: Fetch) -> Model | QuantizedModel:
     """
     what = json.loads(text)
     version = _get(what, "format", int)
-    if version != FORMAT_VERSION:
+    if not _PLAIN_VERSION <= version <= FORMAT_VERSION:
         newer = ": install a newer hwrnn" if version > FORMAT_VERSION else ""
-        raise Damaged(f"have format {FORMAT_VERSION}, not {version}, written by hwrnn {what.get('hwrnn')}{newer}")
+        raise Damaged(f"have format {_PLAIN_VERSION} or {FORMAT_VERSION}, not {version}, written by hwrnn {what.get('hwrnn')}{newer}")
     kind, task = _get(what, "kind", str), _get(what, "task", str)
     if kind not in ("float", "quantized") or task not in ("classification", "regression"):
         raise Damaged(f"describe a float or quantized model for classification or regression, not {kind!r}, {task!r}")
@@ -123,6 +126,9 @@ def rebuilt(text: str, fetch: Fetch) -> Model | QuantizedModel:
             raise Damaged(f"describe layers whose inputs are the units before: {before.units}, not {after.inputs}")
     common: dict[str, Any] = {"layers": tuple(layers), "head": head, "task": task}
     common.update(every_step=_get(what, "every_step", bool), facts=_get(what, "facts", dict))
+    common["encoder"] = _whole(what, "encoder", 1, len(layers) - 1) if version > _PLAIN_VERSION else 0
+    if common["encoder"] and not common["every_step"]:
+        raise Damaged("describe a decoder with an output at every step")
     for end, size in (("input", stack[0].inputs), ("output", stack[-1].units)):
         for part in ("mean", "scale"):
             common[f"{end}_{part}"] = _finite(fetch(f"{end}.{part}", (size,), "f"), f"{end}.{part}")

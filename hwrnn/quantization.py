@@ -144,6 +144,7 @@ class QuantizedModel(Stack[QuantizedLayer]):
         return Model(
             tuple(stack[:n]), stack[n] if self.head is not None else None, self.every_step, self.task,
             self.input_mean, self.input_scale, self.output_mean, self.output_scale, dict(self.facts),
+            encoder=self.encoder,
         )  # fmt: skip
 
     def predict(self, x: Any, lengths: Any = None) -> np.ndarray:
@@ -271,6 +272,7 @@ def freeze(
     quantized = QuantizedModel(
         tuple(stack[:n]), stack[n] if model.head is not None else None, model.every_step, model.task,
         model.input_mean, model.input_scale, model.output_mean, model.output_scale, widths, dict(model.facts),
+        encoder=model.encoder,
     )  # fmt: skip
     if seen is None:
         return quantized

@@ -20,6 +20,7 @@ def model_hash(model: QuantizedModel) -> str:
         "layers": [_layer_content(layer) for layer in model.stack],
         "head": model.head is not None,
         "every_step": model.every_step,
+        **_code_content(model),
         "task": model.task,
         "scales": [
             [float(v).hex() for v in np.ravel(values)]
@@ -35,7 +36,13 @@ def structure(model: QuantizedModel) -> dict[str, Any]:
         "layers": [_shape_content(layer) for layer in model.stack],
         "head": model.head is not None,
         "every_step": model.every_step,
+        **_code_content(model),
     }
+
+
+def _code_content(model: QuantizedModel) -> dict[str, Any]:
+    """Where the code is repeated; nothing without an encoder, so that other models keep the hash that they had."""
+    return {"encoder": model.encoder} if model.encoder else {}
 
 
 def _shape_content(layer: QuantizedLayer) -> dict[str, Any]:

@@ -231,6 +231,8 @@ def run(network, sequence):
     for layer in network["layers"]:
         trails.append(run_layer(layer, sequence))
         sequence = [seen["h"] for seen in trails[-1]]
+        if len(trails) == network["encoder"]:
+            sequence = [sequence[-1] for _ in sequence]
     if not network["every_step"]:
         sequence = sequence[-1:]
     if network["head"] is not None:

@@ -42,4 +42,5 @@ def plain(model: QuantizedModel) -> dict:
         "layers": [plain_layer(layer) for layer in model.layers],
         "head": None if model.head is None else plain_layer(model.head),
         "every_step": model.every_step,
+        "encoder": model.encoder,
     }

@@ -104,6 +104,19 @@ def test_layers_and_heads(cell, every_step, outputs):
     assert_equal_oracle(q, raw, lengths)
 
 
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("hidden, encoder, outputs", [([4, 3], 1, 2), ([3, 2, 4], 1, None), ([3, 2, 4], 2, 3)])
+def test_an_encoder_and_a_decoder(cell, hidden, encoder, outputs):
+    q, raw, lengths = quantized(
+        cell, 7, inputs=2, hidden=hidden, encoder=encoder, outputs=outputs, every_step=True, count=6, seed=4
+    )
+    lengths[1] = 1
+    assert q.encoder == encoder and len(set(lengths.tolist())) > 2
+    result = assert_equal_oracle(q, raw, lengths)
+    plainly = golden(replace(q, encoder=0), raw, lengths).output
+    assert (result.output != plainly).any()  # the code is not what the layer behind would read without it
+
+
 def test_clipped_cell_state():
     q, raw, lengths = quantized("lstm", 8, cell_clip=0.5, gain=3.0)
     result = assert_equal_oracle(q, raw, lengths)

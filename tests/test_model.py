@@ -1,6 +1,8 @@
 """Float networks: shapes, lengths, initial parameters, and every refusal word for word."""
 
 import numpy as np
+from dataclasses import replace
+
 import pytest
 
 from hwrnn.cells import CELLS
@@ -106,6 +108,24 @@ def test_seeds_decide():
         build_model(3, 2, hidden=4).layers[0].block("q", "x")
 
 
+def test_a_decoder_reads_the_code_at_every_step():
+    """The same as two networks one behind the other, the second fed with the first one's last output."""
+    model = build_model(3, 2, cell="gru", hidden=[4, 5], encoder=1, every_step=True, seed=2)
+    rng = np.random.default_rng(0)
+    x, lengths = rng.standard_normal((4, 6, 3)).astype(np.float32), np.array([6, 1, 4, 2])
+    unit = [np.zeros(4, np.float32), np.ones(4, np.float32)]
+    encoder = Model(model.layers[:1], None, False, "regression", *unit, *unit)
+    encoder = replace(encoder, input_mean=model.input_mean, input_scale=model.input_scale)
+    decoder = Model(model.layers[1:], model.head, True, "regression", *unit, model.output_mean, model.output_scale)
+    found = model.predict(x, lengths)
+    for n, length in enumerate(lengths):
+        code = encoder.predict(x[n : n + 1, :length])
+        due = decoder.predict(np.repeat(code[:, None], length, axis=1))
+        np.testing.assert_allclose(found[n, :length], due[0], atol=1e-6)
+    x[1, 1:] = 1e6  # beyond its length
+    np.testing.assert_array_equal(model.predict(x, lengths)[1, :1], found[1, :1])
+
+
 def test_gates_of_one_matrix_differ():
     layer = build_model(3, 2, cell="lstm", hidden=4).layers[0]
     assert not np.array_equal(layer.block("i", "h"), layer.block("f", "h"))
@@ -122,7 +142,19 @@ def test_gates_of_one_matrix_differ():
         ({"hidden": 2.5}, "Hidden units must be whole numbers of at least 1, not 2.5"),
         ({"hidden": "32"}, "Hidden units must be whole numbers of at least 1, not '32'"),
         ({"hidden": [3, None], "layers": 2}, "Hidden units must be whole numbers of at least 1, not [3, None]"),
-        ({"hidden": [3, 4]}, "Hidden units must be given for each of the 1 layers, not for 2"),
+        ({"hidden": [3, 4], "layers": 1}, "Hidden units must be given for each of the 1 layers, not for 2"),
+        ({"hidden": []}, "Hidden units must be given for each of the 1 layers, not for 0"),
+        ({"encoder": -1}, "Encoder must be a whole number of at least 0, not -1"),
+        ({"encoder": 1.5}, "Encoder must be a whole number of at least 0, not 1.5"),
+        ({"encoder": True}, "Encoder must be a whole number of at least 0, not True"),
+        (
+            {"encoder": 2, "layers": 2, "every_step": True},
+            "Encoder must leave a layer that decodes, so be less than the 2 layers, not 2: add a layer",
+        ),
+        (
+            {"encoder": 1, "layers": 2},
+            "Encoder must be 0 for a network with one output for a sequence, not 1: its decoder gives one at every step",
+        ),
         ({"task": "ranking"}, "Task must be classification or regression, not 'ranking'"),
         ({"init": "zeros"}, "Initialisation must be orthogonal, identity or glorot, not 'zeros'"),
         (

@@ -98,6 +98,7 @@ SHAPES = [
     {"layers": layers, "head": head, "every_step": every_step}
     for layers, head, every_step in ((1, True, False), (1, True, True), (2, False, True), (2, True, False))
 ]
+SHAPES += [{"hidden": (5, 6, 4), "head": head, "every_step": True, "encoder": 1 + head} for head in (True, False)]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -110,6 +111,15 @@ def test_a_float_model_computes_alike_and_comes_back(cell, shape, tmp_path):
     assert found.dtype == np.float32 and found.shape == expected.shape
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
     assert_same(model, load(path))
+
+
+def test_only_an_encoder_needs_the_newer_format(tmp_path):
+    """Whoever cannot repeat a code must not read the file as if there were none; other files stay readable for all."""
+    for encoder, due in ((0, 1), (1, 2)):
+        path = tmp_path / f"{encoder}.onnx"
+        save(float_model(layers=2, encoder=encoder), path)
+        described = json.loads(onnx.load(path).metadata_props[0].value)
+        assert described["format"] == due and ("encoder" in described) == bool(encoder)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -442,10 +452,12 @@ def in_layer(**values):
 @pytest.mark.parametrize(
     "meta, text",
     [
-        (lambda w: w.update(format=2), "have format 1, not 2, written by hwrnn .*: install a newer hwrnn"),
-        (lambda w: w.update(format=0), "have format 1, not 0"),
+        (lambda w: w.update(format=3), "have format 1 or 2, not 3, written by hwrnn .*: install a newer hwrnn"),
+        (lambda w: w.update(format=0), "have format 1 or 2, not 0"),
         (lambda w: w.update(format=True), "describe 'format' by int, not bool"),
         (lambda w: w.update(kind="complex"), "describe a float or quantized model"),
+        (lambda w: w.update(format=2), "describe 'encoder' by int, not NoneType"),
+        (lambda w: w.update(format=2, encoder=1), "describe 'encoder' between 1 and 0, not 1"),
         (lambda w: w.update(layers=[]), "describe at least one layer"),
         (lambda w: w.update(every_step=1), "describe 'every_step' by bool, not int"),
         (lambda w: w.update(head=w["layers"][0]), "describe a dense head behind recurrent layers, not 'lstm'"),

@@ -91,6 +91,13 @@ def test_stacked_with_an_output_at_every_step(cell):
     check(build_model(3, 4, cell=cell, hidden=(5, 3), layers=2, every_step=True, seed=3))
 
 
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("hidden, encoder", [((4, 3), 1), ((3, 4, 2), 1), ((3, 2, 3), 2)])
+def test_an_encoder_and_a_decoder(cell, hidden, encoder):
+    outputs = None if encoder == 2 else 4
+    check(build_model(3, outputs, cell=cell, hidden=hidden, encoder=encoder, every_step=True, seed=3))
+
+
 def test_clipped_cell_state():
     model = build_model(3, 4, cell="lstm", hidden=4, cell_clip=0.5, seed=3)
     check(model)

@@ -45,6 +45,18 @@ def test_the_forward_pass_is_golden_bit_for_bit(cell, activation, gate, bits, dt
 
 
 @pytest.mark.parametrize("cell", CELLS)
+def test_an_encoder_and_a_decoder_are_golden_bit_for_bit(cell):
+    model = build_model(3, 2, cell=cell, hidden=(5, 3, 4), encoder=2, every_step=True, task="regression", seed=3)
+    formats = formats_for(model, Widths.of(6))
+    frozen = freeze(model, formats, Widths.of(6))
+    network = Network(with_hardware_functions(model, formats), formats)
+    raw = network.forward(model.standardised(X), LENGTHS).transpose(2, 0, 1) * 2.0**frozen.output_format.frac
+    within = np.arange(X.shape[1]) < LENGTHS[:, None]
+    assert np.array_equal(raw[within], golden(frozen, frozen.quantize_input(X), LENGTHS).output[within])
+    assert len(np.unique(raw[within])) > 10
+
+
+@pytest.mark.parametrize("cell", CELLS)
 def test_with_fine_formats_the_gradient_is_that_of_the_float_network(cell):
     model = build_model(3, 4, cell=cell, hidden=5, every_step=True, seed=3)
     fine = Format(48, 30)

@@ -127,10 +127,12 @@ class Network:
             x = np.asarray(form.dequantize(form.quantize(x)), self.dtype)
         value = x[:, :steps].transpose(1, 2, 0)
         with np.errstate(over="ignore", invalid="ignore"):
-            for kernel in kernels[: len(self.model.layers)]:
+            for k, kernel in enumerate(kernels[: len(self.model.layers)]):
                 value = kernel.forward(value)
+                if k + 1 == self.model.encoder:
+                    value = np.broadcast_to(_last(value, lengths), value.shape)
             if not self.model.every_step:
-                value = value[lengths - 1, :, np.arange(len(x))].T[None]
+                value = _last(value, lengths)
             if self.model.head is not None:
                 value = kernels[-1].forward(value)
         self._run = kernels, lengths, steps
@@ -157,14 +159,26 @@ class Network:
         if self.model.head is not None:
             kernels[-1].output_gradient(len(slope))[...] = slope
             slope = kernels[-1].backward(len(slope))
-        last = recurrent[-1].output_gradient(steps)
-        if self.model.every_step:
-            last[...] = slope
+        if not self.model.every_step:
+            _at_last(recurrent[-1].output_gradient(steps), slope[0], lengths)
         else:
-            last.fill(0)
-            last[lengths - 1, :, np.arange(len(lengths))] = slope[0].T
+            recurrent[-1].output_gradient(steps)[...] = slope
         for k in reversed(range(len(recurrent))):
             below = recurrent[k].backward(steps)
-            if k:
+            if k and k == self.model.encoder:  # every step has read the code
+                _at_last(recurrent[k - 1].output_gradient(steps), below.sum(axis=0), lengths)
+            elif k:
                 recurrent[k - 1].output_gradient(steps)[...] = below
         np.multiply(self.gradient, np.sign(self._slope) if self.quantized else self._slope, self.gradient)
+
+
+def _last(value: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The vector of each sequence's last step, (1, units, batch) of (steps, units, batch)."""
+    last: np.ndarray = value[lengths - 1, :, np.arange(len(lengths))].T[None]
+    return last
+
+
+def _at_last(gradient: np.ndarray, slope: np.ndarray, lengths: np.ndarray) -> None:
+    """Put ``slope`` (units, batch) at each sequence's last step of ``gradient`` (steps, units, batch), 0 elsewhere."""
+    gradient.fill(0)
+    gradient[lengths - 1, :, np.arange(len(lengths))] = slope.T

@@ -61,7 +61,8 @@ class Run:
         self.losses: list[float] = []
         self.norms: list[float] = []  # of the gradients of each epoch the largest, before clipping
         self.best = Best(math.inf, 0, self.network.masters.copy())
-        cells = [(la.cell, la.inputs, la.units) for la in model.stack]
+        cells: list[Any] = [(la.cell, la.inputs, la.units) for la in model.stack]
+        cells += [model.encoder] * bool(model.encoder)
         stored = None if formats is None else [(f.values, f.weights, f.bias_frac) for f in formats]
         self.identity = {
             "model": digest(cells, model.every_step, stored, self.network.masters),
