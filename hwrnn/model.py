@@ -232,7 +232,7 @@ def encoder_fault(encoder: int, layers: int, every_step: bool) -> str | None:
     if encoder >= layers and encoder:
         return f"leave a layer that decodes, so be less than the {layers} layers, not {encoder}: add a layer"
     if encoder and not every_step:
-        return f"be 0 for a network with one output for a sequence, not {encoder}: its decoder gives one at every step"
+        return f"be 0 for a network with one output for a sequence, not {encoder}: a decoder gives one at every step"
     return None
 
 
@@ -335,7 +335,8 @@ def build_model(
     one, zero = np.ones, np.zeros
     return Model(
         tuple(stack), head, every_step, task,
-        zero(inputs, np.float32), one(inputs, np.float32), zero(last, np.float32), one(last, np.float32), encoder=int(encoder),
+        zero(inputs, np.float32), one(inputs, np.float32), zero(last, np.float32), one(last, np.float32),
+        encoder=int(encoder),
     )  # fmt: skip
 
 

@@ -65,10 +65,7 @@ def model_proto(model: Model | QuantizedModel) -> ModelProto:
             value = _repeated(graph, value, lengths)
     graph.scope = ""
     running = _running(graph, x, lengths) if model.every_step else None
-    if running is not None:
-        value = _masked(graph, running, value)
-    else:
-        value = _last(graph, value, lengths)
+    value = _last(graph, value, lengths) if running is None else _masked(graph, running, value)
     if model.head is not None:
         graph.scope = "head/"
         value = dense(layer_writer(graph, "head", model.head), value)

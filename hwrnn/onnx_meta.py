@@ -111,7 +111,8 @@ def rebuilt(text: str, fetch: Fetch) -> Model | QuantizedModel:
     version = _get(what, "format", int)
     if not _PLAIN_VERSION <= version <= FORMAT_VERSION:
         newer = ": install a newer hwrnn" if version > FORMAT_VERSION else ""
-        raise Damaged(f"have format {_PLAIN_VERSION} or {FORMAT_VERSION}, not {version}, written by hwrnn {what.get('hwrnn')}{newer}")
+        known = f"{_PLAIN_VERSION} or {FORMAT_VERSION}"
+        raise Damaged(f"have format {known}, not {version}, written by hwrnn {what.get('hwrnn')}{newer}")
     kind, task = _get(what, "kind", str), _get(what, "task", str)
     if kind not in ("float", "quantized") or task not in ("classification", "regression"):
         raise Damaged(f"describe a float or quantized model for classification or regression, not {kind!r}, {task!r}")

@@ -1,8 +1,8 @@
 """Float networks: shapes, lengths, initial parameters, and every refusal word for word."""
 
-import numpy as np
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from hwrnn.cells import CELLS
@@ -153,7 +153,7 @@ def test_gates_of_one_matrix_differ():
         ),
         (
             {"encoder": 1, "layers": 2},
-            "Encoder must be 0 for a network with one output for a sequence, not 1: its decoder gives one at every step",
+            "Encoder must be 0 for a network with one output for a sequence, not 1: a decoder gives one at every step",
         ),
         ({"task": "ranking"}, "Task must be classification or regression, not 'ranking'"),
         ({"init": "zeros"}, "Initialisation must be orthogonal, identity or glorot, not 'zeros'"),
