@@ -31,9 +31,10 @@ def describe(model: str | os.PathLike[str] | Model | QuantizedModel) -> dict[str
 
     Keys: ``kind`` (``float`` or ``quantized``), ``task``, ``every_step``, ``encoder`` (how many layers encode),
     ``inputs``, ``outputs``, ``parameters``, ``multiplications_per_step``, ``facts``, and ``layers``, a list with the
-    head last. Each layer has ``name``, ``cell``, ``inputs``, ``units``, ``clip``, ``parameters``, ``nonlinearities`` and ``recurrent``: the spectral radius
-    and the 2-norm of every matrix that reads a state. A quantized model adds ``widths``, ``input_format``,
-    ``output_format`` and to each layer ``formats``, ``weight_formats``, ``accumulator_bits`` and ``saturation``.
+    head last. Each layer has ``name``, ``cell``, ``inputs``, ``units``, ``clip``, ``parameters``, ``nonlinearities``
+    and ``recurrent``: the spectral radius and the 2-norm of every matrix that reads a state. A quantized model adds
+    ``widths``, ``input_format``, ``output_format`` and to each layer ``formats``, ``weight_formats``,
+    ``accumulator_bits`` and ``saturation``.
 
     Raises:
         UsageError: a file that :func:`hwrnn.load` refuses.
