@@ -295,8 +295,10 @@ def build_model(
         cell_clip: bound of an LSTM's cell state.
         every_step: whether the head reads every step or the last one.
         task: ``classification`` or ``regression``.
-        init: of the recurrent matrices: ``orthogonal`` (Saxe et al. 2014), ``identity`` (Le et al. 2015) or
-            ``glorot`` (Glorot and Bengio 2010); input matrices are always Glorot's.
+        init: of the recurrent matrices: ``orthogonal`` (Saxe et al. 2014), ``identity`` (Le et al. 2015),
+            ``glorot`` (Glorot and Bengio 2010), or ``scaled``: Gaussian, scaled to a 2-norm of 0.9. A factor may
+            follow all but ``glorot``, and is that norm: ``orthogonal:0.5``, ``identity:0.9``, ``scaled:0.7``. Input
+            matrices are always Glorot's.
         seed: of the random generator.
         encoder: how many of the layers encode, see :class:`Stack`; needs ``every_step``.
 
@@ -316,8 +318,7 @@ def build_model(
         raise UsageError(f"Hidden units must be given for each of the {layers} layers, not for {len(sizes)}")
     if task not in ("classification", "regression"):
         raise UsageError(f"Task must be classification or regression, not {task!r}")
-    if init not in ("orthogonal", "identity", "glorot"):
-        raise UsageError(f"Initialisation must be orthogonal, identity or glorot, not {init!r}")
+    chosen_init = _initialisation(init)
     fault = encoder_fault(encoder, layers, every_step)
     if fault is not None:
         raise UsageError(f"Encoder must {fault}")
@@ -328,9 +329,9 @@ def build_model(
     rng = np.random.default_rng(seed)
     stack, width = [], inputs
     for units in sizes:
-        stack.append(_new_layer(chosen, width, units, init, rng))
+        stack.append(_new_layer(chosen, width, units, chosen_init, rng))
         width = units
-    head = None if outputs is None else _new_layer(_DENSE, width, outputs, "glorot", rng)
+    head = None if outputs is None else _new_layer(_DENSE, width, outputs, ("glorot", 1.0), rng)
     last = width if outputs is None else outputs
     one, zero = np.ones, np.zeros
     return Model(
@@ -343,7 +344,7 @@ def build_model(
 _DENSE = Dense(phi=NONLINEARITIES["identity"])
 
 
-def _new_layer(cell: Cell, inputs: int, units: int, init: str, rng: np.random.Generator) -> Layer:
+def _new_layer(cell: Cell, inputs: int, units: int, init: tuple[str, float], rng: np.random.Generator) -> Layer:
     parameters = {}
     for name, shape in Layer.shapes(cell, inputs, units).items():
         k, operand = name.split(".")
@@ -351,10 +352,29 @@ def _new_layer(cell: Cell, inputs: int, units: int, init: str, rng: np.random.Ge
         if operand == "b":
             blocks = [np.full(units, cell.bias.get(gate, 0.0)) for gate in phase.gates]
         else:
-            kind = "glorot" if operand == "x" else init
-            blocks = [_initial(kind, units, shape[1], rng) for _ in phase.rows(operand)]
+            kind, factor = ("glorot", 1.0) if operand == "x" else init
+            blocks = [factor * _initial(kind, units, shape[1], rng) for _ in phase.rows(operand)]
         parameters[name] = np.concatenate(blocks).astype(np.float32)
     return Layer(cell, inputs, units, parameters)
+
+
+#: Initialisations of a recurrent matrix and their factors where none is given.
+_FACTORS = {"orthogonal": 1.0, "identity": 1.0, "scaled": 0.9}
+
+
+def _initialisation(text: Any) -> tuple[str, float]:
+    """The kind and the factor of a text such as ``orthogonal`` or ``scaled:0.9``."""
+    if text == "glorot":
+        return "glorot", 1.0
+    kind, colon, number = str(text).partition(":")
+    try:
+        factor = float(number) if colon else _FACTORS[kind]
+        if kind in _FACTORS and 0 < factor <= 16:
+            return kind, factor
+    except (KeyError, ValueError):
+        pass
+    known = "glorot, orthogonal[:S], identity[:S] or scaled[:S] with S above 0 up to 16"
+    raise UsageError(f"Initialisation must be {known}, not {text!r}")
 
 
 def _initial(kind: str, rows: int, columns: int, rng: np.random.Generator) -> np.ndarray:
@@ -364,5 +384,8 @@ def _initial(kind: str, rows: int, columns: int, rng: np.random.Generator) -> np
         q, r = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
         q = q * np.sign(np.diag(r))
         return q if rows >= columns else q.T
+    if kind == "scaled":
+        gaussian = rng.standard_normal((rows, columns))
+        return gaussian / float(np.linalg.norm(gaussian, 2))
     limit = np.sqrt(6.0 / (rows + columns))
     return rng.uniform(-limit, limit, (rows, columns))

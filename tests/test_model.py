@@ -9,6 +9,10 @@ from hwrnn.cells import CELLS
 from hwrnn.errors import UsageError
 from hwrnn.model import Layer, Model, build_model, check_input
 
+INITIALISATION = (
+    "Initialisation must be glorot, orthogonal[:S], identity[:S] or scaled[:S] with S above 0 up to 16, not 'zeros'"
+)
+
 
 def data(n=5, steps=6, inputs=3, seed=0):
     rng = np.random.default_rng(seed)
@@ -156,10 +160,10 @@ def test_gates_of_one_matrix_differ():
             "Encoder must be 0 for a network with one output for a sequence, not 1: a decoder gives one at every step",
         ),
         ({"task": "ranking"}, "Task must be classification or regression, not 'ranking'"),
-        ({"init": "zeros"}, "Initialisation must be orthogonal, identity or glorot, not 'zeros'"),
+        ({"init": "zeros"}, INITIALISATION),
         (
             {"init": "zeros", "cell": "mingru"},
-            "Initialisation must be orthogonal, identity or glorot, not 'zeros'",
+            INITIALISATION,
         ),
         ({"cell": "elman"}, "Cell must be one of rnn, lstm, gru, gru-reset-before, ligru, mingru, not 'elman'"),
         ({"cell": "gru", "cell_clip": 2}, "Cell clip must be given to a cell with a cell state, not to 'gru'"),

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from hwrnn import report
-from hwrnn.commands.options import data_options, whole, width_options
+from hwrnn.commands.options import data_options, number, whole, width_options
 
 if TYPE_CHECKING:
     from hwrnn.quantization import QuantizedModel
@@ -25,6 +25,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     width_options(parser)
     parser.add_argument("--like", metavar="FILE", help="take the formats of this quantized model, not --bits")
     parser.add_argument("--finetune", type=whole, default=0, metavar="N", help="epochs of training in fixed point")
+    parser.add_argument("--spectral-norm", type=number, metavar="S", help="of recurrent matrices in that training")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the quantized model, an ONNX file")
 
 
@@ -39,6 +40,8 @@ def run(given: Any) -> int:
     check_fits(model, data)
     check_output(given.output)
     more: dict[str, Any] = {"progress": report.epochs_bar("fine-tune")} if given.finetune else {}
+    if given.spectral_norm is not None:
+        more["spectral_norm"] = given.spectral_norm
     if given.like is not None:
         more["formats_of"] = quantized_model(given.like)
     result = quantize(

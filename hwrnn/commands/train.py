@@ -26,7 +26,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--activation", metavar="F", help="nonlinearity of the state (default: the cell's)")
     parser.add_argument("--gate", metavar="F", help="nonlinearity of the gates (default: hard_sigmoid)")
     parser.add_argument("--cell-clip", type=number, metavar="C", help="keep an LSTM's cell state between -C and C")
-    parser.add_argument("--init", default="orthogonal", help="recurrent matrices: orthogonal, identity or glorot")
+    parser.add_argument("--init", default="orthogonal", metavar="I", help="orthogonal, identity, scaled[:S] or glorot")
+    parser.add_argument("--spectral-norm", type=number, metavar="S", help="keep recurrent matrices at or below this norm")
     parser.add_argument("--loss", help="cross_entropy, mse or mae (default: by the task)")
     parser.add_argument("--epochs", type=whole, metavar="N", help="passes over the data")
     parser.add_argument("--batch", type=whole, metavar="N", help="sequences in a mini-batch")
@@ -59,7 +60,7 @@ def run(given: Any) -> int:
         gate=given.gate, cell_clip=given.cell_clip, every_step=data.per_step, task=data.task, init=given.init,
         seed=given.seed,
     )  # fmt: skip
-    names = ("epochs", "batch", "rate", "noise", "validation", "patience", "checkpoint", "loss")
+    names = ("epochs", "batch", "rate", "noise", "validation", "patience", "checkpoint", "loss", "spectral_norm")
     options = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
     model = train(model, data, seed=given.seed, resume=given.resume, progress=report.epochs_bar("train"), **options)
     save(model, given.output)

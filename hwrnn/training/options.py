@@ -51,6 +51,7 @@ class Options:
         seed: of the order of the data, the noise and the choice of what is held out.
         loss: ``cross_entropy``, ``mse`` or ``mae``.
         schedule: ``cosine`` lets the rate fall to zero along a cosine, ``constant`` keeps it.
+        spectral_norm: the largest 2-norm of a recurrent matrix, below 1; None for no limit (``spectral.py``).
 
     Raises:
         UsageError: an option outside its range.
@@ -67,6 +68,7 @@ class Options:
     seed: int
     loss: str
     schedule: str = "cosine"
+    spectral_norm: float | None = None
 
     def __post_init__(self) -> None:
         _whole("Epochs", self.epochs, 1)
@@ -78,6 +80,10 @@ class Options:
         _real("Validation", self.validation)
         if self.clip is not None:
             _real("Clip", self.clip, above=True)
+        if self.spectral_norm is not None:
+            _real("Spectral norm", self.spectral_norm, above=True)
+            if self.spectral_norm >= 1:
+                raise UsageError(f"Spectral norm must be below 1, not {self.spectral_norm!r}: such as 0.99")
         if self.validation >= 1:
             raise UsageError(f"Validation must be a share of the training data below 1, not {self.validation!r}")
         if self.patience is not None:

@@ -20,6 +20,7 @@ from hwrnn.training.optimizer import SCHEDULES, AdamW, clip_norm
 from hwrnn.training.options import Options, Progress
 from hwrnn.training.plan import FormatsLike
 from hwrnn.training.preparation import prepared
+from hwrnn.training.spectral import SpectralBound
 from hwrnn.training.threads import single_thread_blas
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class Run:
         self.learnt = prepared(model, dataset.train, parts[0])
         self.held = prepared(model, dataset.train, parts[1]) if len(parts[1]) else None
         self.network = Network(model, formats)
+        bound = options.spectral_norm
+        self.spectral = None if bound is None else SpectralBound(self.network, bound)
         self.optimizer = AdamW(self.network.masters)
         self.loss = LOSSES[options.loss]
         self.rng = np.random.default_rng(options.seed)
@@ -124,6 +127,8 @@ class Run:
                 self.optimizer.update(network.masters, network.gradient, rate, self.decay)
             if network.quantized:
                 network.project()
+            if self.spectral is not None:
+                self.spectral.project()
             total += loss * len(rows)
         if not np.isfinite(network.masters).all():
             raise self.diverged()

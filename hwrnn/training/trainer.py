@@ -37,6 +37,7 @@ def train(
     seed: int = 0,
     loss: str | None = None,
     schedule: str = "cosine",
+    spectral_norm: float | None = None,
     progress: Callable[[Progress], None] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -50,6 +51,7 @@ def train(
     Args:
         dataset: its training part is learnt from; the test part is never looked at.
         noise: None for 0.7 in a classification and 0 in a regression.
+        spectral_norm: keep the 2-norm of every recurrent matrix at or below this, by projection after every update.
         loss: None for ``cross_entropy`` in a classification and ``mse`` in a regression (or ``mae``).
         progress: called after each epoch.
         checkpoint: a file that is replaced after each epoch.
@@ -65,7 +67,9 @@ def train(
     if noise is None:
         noise = default_noise(dataset.task)
     loss = default_loss(dataset.task, loss)
-    options = Options(epochs, batch, rate, weight_decay, clip, noise, validation, patience, seed, loss, schedule)
+    options = Options(
+        epochs, batch, rate, weight_decay, clip, noise, validation, patience, seed, loss, schedule, spectral_norm
+    )
     learnt, held = hold_out(dataset, options.validation, options.seed)
     model = standardised_to(model, dataset.train, learnt)
     run = Run(model, dataset, (learnt, held), options, None, progress)
@@ -102,7 +106,7 @@ def finetune(
     if len(formats) != len(model.stack):
         raise UsageError(f"Formats must be given for each of the {len(model.stack)} layers, not for {len(formats)}")
     default: dict[str, Any] = {"batch": 32, "weight_decay": 1e-4, "clip": 1.0, "noise": default_noise(dataset.task)}
-    default |= {"validation": 0.0, "patience": None, "seed": 0, "schedule": "cosine"}
+    default |= {"validation": 0.0, "patience": None, "seed": 0, "schedule": "cosine", "spectral_norm": None}
     unknown = sorted(set(options) - {*default, "loss"})
     if unknown:
         raise UsageError(f"Options of fine-tuning must be among {', '.join([*default, 'loss'])}, not {unknown[0]!r}")
