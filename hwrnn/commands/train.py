@@ -27,7 +27,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gate", metavar="F", help="nonlinearity of the gates (default: hard_sigmoid)")
     parser.add_argument("--cell-clip", type=number, metavar="C", help="keep an LSTM's cell state between -C and C")
     parser.add_argument("--init", default="orthogonal", metavar="I", help="orthogonal, identity, scaled[:S] or glorot")
-    parser.add_argument("--spectral-norm", type=number, metavar="S", help="keep recurrent matrices at or below this norm")
+    parser.add_argument("--spectral-norm", type=number, metavar="S", help="the largest 2-norm of a recurrent matrix")
     parser.add_argument("--loss", help="cross_entropy, mse or mae (default: by the task)")
     parser.add_argument("--epochs", type=whole, metavar="N", help="passes over the data")
     parser.add_argument("--batch", type=whole, metavar="N", help="sequences in a mini-batch")
