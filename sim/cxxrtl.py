@@ -18,11 +18,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from amaranth.back import rtlil
 
+from hwrnn.compiler import CPP, shared_library
 from hwrnn.rtl.network import Network
-from hwrnn.sim.compiler import compiler_available, shared_library
 from hwrnn.sim.stimuli import TAIL, Progress, Recording, Stimulus, packed, unpacked
 
-__all__ = ["compiler_available", "run_cxxrtl"]
+__all__ = ["run_cxxrtl"]
 
 # Measured: -O3 builds slower and runs no faster; -O1 runs a third slower and builds no faster.
 _FLAGS = ("-std=c++17", "-O2", "-w", "-DCXXRTL_NDEBUG")
@@ -134,6 +134,7 @@ def _library(network: Network) -> ctypes.CDLL:
     library = shared_library(
         "cxxrtl", lambda: slices + _model(text) + _names(network) + driver, (*_FLAGS, f"-I{_headers()}"),
         key="\0".join((version, text, slices, driver, this)),
+        language=CPP, purpose="the simulator", instead="choose the simulator amaranth",
     )  # fmt: skip
     library.hwrnn_new.restype = ctypes.c_void_p
     library.hwrnn_delete.argtypes = [ctypes.c_void_p]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hwrnn.compiler import CPP, compiler_available
 from hwrnn.errors import UsageError
 from hwrnn.files import atomic_path
 from hwrnn.golden import golden
@@ -20,7 +21,7 @@ from hwrnn.rtl.rounds import filled
 from hwrnn.rtl.timing import SHORTEST, Timing
 from hwrnn.sim.amaranth_simulator import run_amaranth
 from hwrnn.sim.comparison import expected_values
-from hwrnn.sim.cxxrtl import compiler_available, run_cxxrtl
+from hwrnn.sim.cxxrtl import run_cxxrtl
 from hwrnn.sim.findings import Findings, Runner
 from hwrnn.sim.report import Report
 from hwrnn.sim.scoring import Targets
@@ -131,7 +132,7 @@ def check(model: QuantizedModel, x: Any, lengths: Any = None, **options: Any) ->
 
 def _chosen(simulator: str | None) -> str:
     if simulator is None:
-        if compiler_available():
+        if compiler_available(CPP):
             return "cxxrtl"
         warnings.warn(
             "There is no C++ compiler (g++ or clang++): simulating in Amaranth's own simulator, which is slow",

@@ -14,13 +14,13 @@ from weakref import WeakKeyDictionary
 from amaranth.back import rtlil
 from amaranth.hdl import Module, ResetInserter, Signal
 
+from hwrnn.compiler import CPP, shared_library
 from hwrnn.frames import Identity
 from hwrnn.rtl import Network
 from hwrnn.rtl.board import ServedNetwork, network_ports
 from hwrnn.rtl.manifest import manifest_of
 from hwrnn.rtl.ports import Part
 from hwrnn.rtl.verilog import Emitted
-from hwrnn.sim.compiler import shared_library
 from hwrnn.sim.cxxrtl import _FLAGS, _headers, _model
 
 _LIBRARIES: WeakKeyDictionary[Network, dict[tuple[Identity, int], ctypes.CDLL]] = WeakKeyDictionary()
@@ -220,8 +220,9 @@ def _library(top: Any) -> ctypes.CDLL:
     # An output that is a register stands in the class as a wire, another one as a value.
     tx = "p_tx.curr" if "wire<1> p_tx" in model else "p_tx"
     library = shared_library(
-        "uart", lambda: slices + model + LINE.replace("TX", tx), (*_FLAGS, f"-I{_headers()}"), key=text + LINE
-    )
+        "uart", lambda: slices + model + LINE.replace("TX", tx), (*_FLAGS, f"-I{_headers()}"), key=text + LINE,
+        language=CPP, purpose="the simulator", instead="choose the simulator amaranth",
+    )  # fmt: skip
     library.line_new.restype = ctypes.c_void_p
     library.line_read.restype = library.line_run.restype = library.line_faults.restype = ctypes.c_int64
     return library

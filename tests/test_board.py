@@ -19,6 +19,7 @@ from simulated_board import SimulatedBoard, identity_of
 
 from hwrnn import run_on_board
 from hwrnn.cli import main
+from hwrnn.compiler import CPP, compiler_available
 from hwrnn.errors import UsageError
 from hwrnn.frames import CAPACITY, Fault, Frame, FrameReader, Identity, Kind, encode
 from hwrnn.golden import golden
@@ -28,9 +29,8 @@ from hwrnn.rtl.board import check_clock, design_for
 from hwrnn.rtl.boards import BOARDS, board_named
 from hwrnn.rtl.flow import implement
 from hwrnn.rtl.placement import Placed
-from hwrnn.sim.cxxrtl import compiler_available
 
-simulated = pytest.mark.skipif(not compiler_available(), reason="there is no C++ compiler")
+simulated = pytest.mark.skipif(not compiler_available(CPP), reason="there is no C++ compiler")
 
 
 def needs(module: str) -> None:

@@ -22,14 +22,14 @@ from simulated_board import SimulatedBoard, identity_of
 import hwrnn
 from hwrnn import run_on_board, save
 from hwrnn.cli import main
+from hwrnn.compiler import CPP, compiler_available
 from hwrnn.errors import MissingExtra, UsageError
 from hwrnn.frames import OVERHEAD, SYNC, Frame, Kind, encode
 from hwrnn.golden import golden
 from hwrnn.host import BoardClient, opened
 from hwrnn.rtl import Network
-from hwrnn.sim.cxxrtl import compiler_available
 
-simulated = pytest.mark.skipif(not compiler_available(), reason="there is no C++ compiler")
+simulated = pytest.mark.skipif(not compiler_available(CPP), reason="there is no C++ compiler")
 terminal = pytest.mark.skipif(
     not hasattr(os, "openpty") or importlib.util.find_spec("serial") is None,
     reason="there are no pseudo terminals, or pyserial of hwrnn[board] is not installed",

@@ -1,23 +1,21 @@
 """CXXRTL against Amaranth's own simulator, cycle for cycle, and how its libraries are kept."""
 
-import os
 import stat
-import threading
 
 import numpy as np
 import pytest
 from networks import network_of
 
 from hwrnn.cells import CELLS
+from hwrnn.compiler import CPP, compiler, compiler_available
 from hwrnn.errors import UsageError
 from hwrnn.rtl.network import Network
 from hwrnn.sim import STALLS, check, simulate
 from hwrnn.sim.amaranth_simulator import run_amaranth
-from hwrnn.sim.compiler import compiler, compiler_available, shared_library
 from hwrnn.sim.cxxrtl import run_cxxrtl
 from hwrnn.sim.stimuli import stimulus
 
-needs_compiler = pytest.mark.skipif(not compiler_available(), reason="no C++ compiler")
+needs_compiler = pytest.mark.skipif(not compiler_available(CPP), reason="no C++ compiler")
 
 
 def verify_same(network, stimulated):
@@ -89,79 +87,10 @@ def cache(monkeypatch, tmp_path):
     return tmp_path / "cache"
 
 
-def number(cache, value, count=None):
-    """The number that a freshly loaded library gives; each build is counted."""
-
-    def source():
-        if count is not None:
-            count.append(value)
-        return f'extern "C" int number() {{ return {value}; }}'
-
-    return shared_library("test", source, ("-O0",), key=str(value)).number()
-
-
-@needs_compiler
-def test_a_library_is_built_once(cache):
-    built = []
-    assert [number(cache, value, built) for value in (1, 2, 1, 2)] == [1, 2, 1, 2]
-    assert built == [1, 2]
-    assert len(list(cache.glob("test-*.so"))) == 2
-    assert not [file for file in cache.iterdir() if file.name.startswith(".")]
-
-
-@needs_compiler
-@pytest.mark.parametrize(
-    "damage", [lambda b: b"", lambda b: b[:100], lambda b: b[:-1], lambda b: b[:999] + b"damage" + b[1005:]]
-)
-def test_a_damaged_library_is_built_anew(cache, damage):
-    built = []
-    number(cache, 3, built)
-    (file,) = cache.glob("test-*.so")
-    whole = file.read_bytes()
-    # As another process would leave it: under a new inode, since this one may have the old one mapped.
-    file.unlink()
-    file.write_bytes(damage(whole))
-    assert number(cache, 3, built) == 3
-    assert built == [3, 3]
-
-
-@needs_compiler
-def test_two_builds_at_once(cache):
-    results = []
-    threads = [threading.Thread(target=lambda: results.append(number(cache, 4))) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert results == [4] * 4 and len(list(cache.iterdir())) == 1
-
-
-@needs_compiler
-def test_old_libraries_are_forgotten(cache, monkeypatch):
-    monkeypatch.setattr("hwrnn.sim.compiler._KEPT", 2)
-    for value in range(4):
-        number(cache, value)
-        for file in cache.glob("test-*.so"):
-            os.utime(file, (file.stat().st_atime, file.stat().st_mtime - 10))
-    built = []
-    assert [number(cache, value, built) for value in (3, 2, 0)] == [3, 2, 0]
-    assert built == [0]
-
-
-@needs_compiler
-def test_a_source_that_does_not_compile(cache):
-    with pytest.raises(UsageError) as error:
-        shared_library("test", lambda: "int f() { return nothing; }", (), key="")
-    text = str(error.value)
-    assert text.startswith(f"C++ compiler {compiler()[0]!r} must build the simulator, but fails (model.cpp:1:")
-    assert "nothing" in text and "\n" not in text
-    assert not list(cache.glob("*.so"))
-
-
 def test_no_compiler(cache, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    assert not compiler_available()
+    assert not compiler_available(CPP)
     network = network_of("rnn", lengths=(2,))
     with pytest.raises(UsageError) as error:
         simulate(*network, simulator="cxxrtl")
@@ -175,13 +104,13 @@ def test_no_compiler(cache, monkeypatch, tmp_path):
 
 def test_cxx_names_the_compiler(cache, monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", "no-such-compiler -m64")
-    assert compiler() is None
+    assert compiler(CPP) is None
     with pytest.raises(UsageError, match=r"^CXX must name a C\+\+ compiler, not 'no-such-compiler -m64': install"):
         simulate(*network_of("rnn", lengths=(2,)), simulator="cxxrtl")
     script = tmp_path / "mine"
     script.write_text("#!/bin/sh\necho model.cpp: error: I refuse >&2\nexit 1\n")
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("CXX", f"{script} -x")
-    assert compiler() == (str(script), "-x")
+    assert compiler(CPP) == (str(script), "-x")
     with pytest.raises(UsageError, match=r"fails \(model.cpp: error: I refuse\)$"):
         simulate(*network_of("rnn", lengths=(2,)), simulator="cxxrtl")
