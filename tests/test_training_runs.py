@@ -222,6 +222,17 @@ def test_standardisation_is_that_of_the_frames_within_lengths() -> None:
     np.testing.assert_allclose(model.input_scale, 1 / frames.std(0), rtol=1e-4)
 
 
+def test_a_model_may_keep_the_scales_that_it_has() -> None:
+    data = clusters()
+    fresh = replace(model_for(data), input_mean=np.full(2, -1, np.float32), input_scale=np.full(2, 0.25, np.float32))
+    kept = train(fresh, data, epochs=2, standardise=False)
+    assert np.array_equal(kept.input_mean, fresh.input_mean) and np.array_equal(kept.input_scale, fresh.input_scale)
+    scaled = [replace(p, x=(p.x + 1) * np.float32(0.25)) for p in (data.train, data.evaluation)]
+    by_hand = train(model_for(data), replace(data, train=scaled[0], test=scaled[1]), epochs=2, standardise=False)
+    assert np.array_equal(numbers(kept), numbers(by_hand))
+    assert not np.array_equal(numbers(kept), numbers(train(fresh, data, epochs=2)))
+
+
 def test_fine_tuning_mends_what_few_bits_break() -> None:
     data = load_dataset("japanese-vowels")
     model = train(model_for(data, hidden=8), data, epochs=30)

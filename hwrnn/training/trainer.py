@@ -38,6 +38,7 @@ def train(
     loss: str | None = None,
     schedule: str = "cosine",
     spectral_norm: float | None = None,
+    standardise: bool = True,
     progress: Callable[[Progress], None] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -52,6 +53,7 @@ def train(
         dataset: its training part is learnt from; the test part is never looked at.
         noise: None for 0.7 in a classification and 0 in a regression.
         spectral_norm: keep the 2-norm of every recurrent matrix at or below this, by projection after every update.
+        standardise: whether the model takes the standardisation of the training data, or keeps the scales that it has.
         loss: None for ``cross_entropy`` in a classification and ``mse`` in a regression (or ``mae``).
         progress: called after each epoch.
         checkpoint: a file that is replaced after each epoch.
@@ -71,7 +73,8 @@ def train(
         epochs, batch, rate, weight_decay, clip, noise, validation, patience, seed, loss, schedule, spectral_norm
     )
     learnt, held = hold_out(dataset, options.validation, options.seed)
-    model = standardised_to(model, dataset.train, learnt)
+    if standardise:
+        model = standardised_to(model, dataset.train, learnt)
     run = Run(model, dataset, (learnt, held), options, None, progress)
     trained, outcome = run.go(checkpoint, resume)
     return replace(trained, facts={**model.facts, "data": dataset.name, **options.facts, **outcome})
