@@ -7,10 +7,10 @@ from typing import Any
 
 from hwrnn.data import Dataset, load_dataset
 from hwrnn.errors import UsageError
-from hwrnn.model import Model
+from hwrnn.model import Model, build_model
 from hwrnn.quantization import QuantizedModel
 
-__all__ = ["check_fits", "check_output", "dataset_of", "float_model", "quantized_model"]
+__all__ = ["check_fits", "check_output", "dataset_of", "float_model", "new_model", "quantized_model"]
 
 
 def dataset_of(given: Any) -> Dataset:
@@ -28,6 +28,22 @@ def check_output(path: str) -> None:
     from hwrnn.files import check_writable
 
     check_writable(Path(path))
+
+
+def new_model(given: Any, data: Dataset) -> Model:
+    """The untrained network that the options of ``network_options`` describe, for a data set.
+
+    Raises:
+        UsageError: an option outside its range, or an unknown name.
+    """
+    hidden: Any = [32] if given.hidden is None else given.hidden
+    layers = len(hidden) if given.layers is None else given.layers
+    names = ("cell", "activation", "gate", "cell_clip", "init")
+    chosen = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
+    return build_model(
+        data.inputs, data.outputs, hidden=hidden[0] if len(hidden) == 1 else hidden, layers=layers,
+        every_step=data.per_step, task=data.task, seed=given.seed, **chosen,
+    )  # fmt: skip
 
 
 def float_model(path: str) -> Model:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-__all__ = ["data_options", "lane_count", "number", "whole", "wholes", "width_options", "words"]
+__all__ = ["data_options", "lane_count", "network_options", "number", "whole", "wholes", "width_options", "words"]
 
 
 def whole(text: str) -> int:
@@ -48,6 +48,18 @@ def data_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--column", metavar="NAME", help="column of a .csv to forecast")
     group.add_argument("--window", type=whole, metavar="W", help="time steps of a window of a .csv")
     group.add_argument("--horizon", type=whole, metavar="H", help="steps ahead to forecast (default 1)")
+
+
+def network_options(parser: argparse.ArgumentParser) -> None:
+    """What network to begin with; each is None where it was left out."""
+    group = parser.add_argument_group("network")
+    group.add_argument("--cell", help="rnn, lstm, gru, gru-reset-before, ligru, mingru (default lstm)")
+    group.add_argument("--hidden", type=wholes, metavar="N[,N]", help="units of each layer (default 32)")
+    group.add_argument("--layers", type=whole, metavar="N", help="recurrent layers (default: as many as --hidden has)")
+    group.add_argument("--activation", metavar="F", help="nonlinearity of the state (default: the cell's)")
+    group.add_argument("--gate", metavar="F", help="nonlinearity of the gates (default: hard_sigmoid)")
+    group.add_argument("--cell-clip", type=number, metavar="C", help="keep an LSTM's cell state between -C and C")
+    group.add_argument("--init", metavar="I", help="orthogonal (the default), identity, scaled[:S] or glorot")
 
 
 def width_options(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from hwrnn import report
-from hwrnn.commands.options import data_options, number, whole, wholes
+from hwrnn.commands.options import data_options, network_options, number, whole
 
 if TYPE_CHECKING:
     from hwrnn.model import Model
@@ -20,13 +20,7 @@ EXAMPLE = "hwrnn train --data japanese-vowels --cell gru --hidden 32 -o m.onnx"
 def options(parser: argparse.ArgumentParser) -> None:
     """Add what the verb is given."""
     data_options(parser)
-    parser.add_argument("--cell", default="lstm", help="rnn, lstm, gru, gru-reset-before, ligru, mingru")
-    parser.add_argument("--hidden", type=wholes, default=[32], metavar="N[,N]", help="units of each layer (default 32)")
-    parser.add_argument("--layers", type=whole, metavar="N", help="recurrent layers (default: as many as --hidden has)")
-    parser.add_argument("--activation", metavar="F", help="nonlinearity of the state (default: the cell's)")
-    parser.add_argument("--gate", metavar="F", help="nonlinearity of the gates (default: hard_sigmoid)")
-    parser.add_argument("--cell-clip", type=number, metavar="C", help="keep an LSTM's cell state between -C and C")
-    parser.add_argument("--init", default="orthogonal", metavar="I", help="orthogonal, identity, scaled[:S] or glorot")
+    network_options(parser)
     parser.add_argument("--spectral-norm", type=number, metavar="S", help="the largest 2-norm of a recurrent matrix")
     parser.add_argument("--loss", help="cross_entropy, mse or mae (default: by the task)")
     parser.add_argument("--epochs", type=whole, metavar="N", help="passes over the data")
@@ -43,23 +37,15 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(given: Any) -> int:
     """Run the verb; the exit code."""
-    from hwrnn.commands.given import check_output, dataset_of
+    from hwrnn.commands.given import check_output, dataset_of, new_model
     from hwrnn.comparing import measured
-    from hwrnn.model import build_model
     from hwrnn.onnx_io import save
     from hwrnn.training import train
 
     data = dataset_of(given)
     check_output(given.output)
-    hidden: Any = given.hidden
-    layers = given.layers if given.layers is not None else len(hidden)
-    if len(hidden) == 1:
-        hidden = hidden[0]
-    model = build_model(
-        data.inputs, data.outputs, cell=given.cell, hidden=hidden, layers=layers, activation=given.activation,
-        gate=given.gate, cell_clip=given.cell_clip, every_step=data.per_step, task=data.task, init=given.init,
-        seed=given.seed,
-    )  # fmt: skip
+    model = new_model(given, data)
+    cell, hidden = model.layers[0].cell.name, [layer.units for layer in model.layers]
     names = ("epochs", "batch", "rate", "noise", "validation", "patience", "checkpoint", "loss", "spectral_norm")
     options = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
     model = train(model, data, seed=given.seed, resume=given.resume, progress=report.epochs_bar("train"), **options)
@@ -67,7 +53,7 @@ def run(given: Any) -> int:
     metric, value = measured(model, data)
     _, fitted = measured(model, data, on_train=True)
     result = {
-        "model": given.output, "cell": given.cell, "hidden": given.hidden, "parameters": parameters_of(model),
+        "model": given.output, "cell": cell, "hidden": hidden, "parameters": parameters_of(model),
         "metric": metric, "train": fitted, "test": value if data.test is not None else None,
     }  # fmt: skip
     if given.json:
@@ -75,7 +61,7 @@ def run(given: Any) -> int:
         return 0
     rows = [
         ["model", given.output],
-        ["network", f"{given.cell}({','.join(map(str, given.hidden))}), {data.inputs} inputs, {data.outputs} outputs"],
+        ["network", f"{cell}({','.join(map(str, hidden))}), {data.inputs} inputs, {data.outputs} outputs"],
         ["parameters", parameters_of(model)],
         [f"{metric} on training data", report.metric_text(metric, fitted)],
     ]
