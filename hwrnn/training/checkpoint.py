@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from hwrnn.errors import UsageError
 from hwrnn.files import atomic_path
 
-__all__ = ["Checkpoint", "digest", "foreign"]
+__all__ = ["Checkpoint", "digest", "foreign", "load_arrays", "save_arrays"]
 
 _KIND = "hwrnn training checkpoint 1"
 _ARRAYS = ("masters", "first", "second", "best")
@@ -44,9 +45,7 @@ class Checkpoint:
         Raises:
             UsageError: a path that cannot be written.
         """
-        about = json.dumps({"kind": _KIND, "state": self.state, "identity": self.identity})
-        with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-            np.savez(stream, about=np.array(about), **{name: getattr(self, name) for name in _ARRAYS})
+        save_arrays(path, _KIND, {name: getattr(self, name) for name in _ARRAYS}, self.state, self.identity)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], identity: dict[str, str], size: int) -> Checkpoint:
@@ -55,29 +54,59 @@ class Checkpoint:
         Raises:
             UsageError: no such file, one that is no whole checkpoint, or one of another model, data or options.
         """
-        name = os.fspath(path)
-        if not Path(name).is_file():
-            raise UsageError(f"Checkpoint must exist to resume from it, not {name!r}: leave resume out to begin")
-        try:
-            # numpy leaves a file that it cannot read open, so it is opened here.
-            with open(name, "rb") as stream, np.load(stream, allow_pickle=False) as stored:
-                about = json.loads(str(stored["about"][()]))
-                arrays = {key: stored[key] for key in _ARRAYS}
-            if about["kind"] != _KIND:
-                raise ValueError(about["kind"])
-            found = cls(**arrays, state=dict(about["state"]), identity=dict(about["identity"]))
-        except OSError as error:
-            if isinstance(error, PermissionError):
-                raise UsageError(f"Checkpoint must be readable, not {name!r}") from error
-            raise foreign(name) from error
-        except (ValueError, KeyError, TypeError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-            raise foreign(name) from error
-        for part, due in identity.items():
-            if found.identity.get(part) != due:
-                raise UsageError(f"Checkpoint must be of the same {part}, not {name!r}: give the {part} it began with")
-        if any(a.shape != (size,) or a.dtype != np.float32 or not np.isfinite(a).all() for a in arrays.values()):
+        due = dict.fromkeys(_ARRAYS, (np.dtype(np.float32), (size,)))
+        arrays, state = load_arrays(path, _KIND, due, identity)
+        return cls(**arrays, state=state, identity=identity)
+
+
+def save_arrays(
+    path: str | os.PathLike[str], kind: str, arrays: Mapping[str, np.ndarray], state: Any, identity: dict[str, str]
+) -> None:
+    """Write arrays and plain JSON values, whole or not at all.
+
+    Raises:
+        UsageError: a path that cannot be written.
+    """
+    about = json.dumps({"kind": kind, "state": state, "identity": identity})
+    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+        np.savez(stream, about=np.array(about), **arrays)  # type: ignore[arg-type]  # of any kind, not its own option
+
+
+def load_arrays(
+    path: str | os.PathLike[str],
+    kind: str,
+    due: Mapping[str, tuple[np.dtype, tuple[int, ...]]],
+    identity: dict[str, str],
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays, of the types and shapes that are ``due``, and the state of a run that began with ``identity``.
+
+    Raises:
+        UsageError: no such file, one that is no whole checkpoint of this kind, or one of another identity.
+    """
+    name = os.fspath(path)
+    if not Path(name).is_file():
+        raise UsageError(f"Checkpoint must exist to resume from it, not {name!r}: leave resume out to begin")
+    try:
+        # numpy leaves a file that it cannot read open, so it is opened here.
+        with open(name, "rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            about = json.loads(str(stored["about"][()]))
+            arrays = {key: stored[key] for key in due}
+        if about["kind"] != kind:
+            raise ValueError(about["kind"])
+        state, found = dict(about["state"]), dict(about["identity"])
+    except OSError as error:
+        if isinstance(error, PermissionError):
+            raise UsageError(f"Checkpoint must be readable, not {name!r}") from error
+        raise foreign(name) from error
+    except (ValueError, KeyError, TypeError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise foreign(name) from error
+    for part, value in identity.items():
+        if found.get(part) != value:
+            raise UsageError(f"Checkpoint must be of the same {part}, not {name!r}: give the {part} it began with")
+    for key, (kind_of_number, shape) in due.items():
+        if arrays[key].shape != shape or arrays[key].dtype != kind_of_number or not np.isfinite(arrays[key]).all():
             raise foreign(name)
-        return found
+    return arrays, state
 
 
 def foreign(path: str | os.PathLike[str]) -> UsageError:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hwrnn.errors import UsageError
-from hwrnn.model import Model
+from hwrnn.model import Model, Stack
 from hwrnn.training.losses import arranged
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Part:
         return arranged(self.y[rows], per_step)
 
 
-def check_fits(model: Model, dataset: Dataset) -> None:
+def check_fits(model: Stack[Any], dataset: Dataset) -> None:
     """See that a model and a data set are of one kind.
 
     Raises:
