@@ -7,5 +7,6 @@ name below.
 
 #: In the order of the help.
 VERBS = (
-    "demo", "train", "quantize", "compare", "generate", "frames", "simulate", "implement", "run", "forecast", "inspect",
+    "demo", "train", "evolve", "quantize", "compare", "generate", "frames", "simulate", "implement", "run", "forecast",
+    "inspect",
 )  # fmt: skip
