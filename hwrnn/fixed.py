@@ -379,7 +379,7 @@ class Fixed(Number):
         if array.size and (array.min() < format.lo or array.max() > format.hi):
             raise ValueError(f"Raw values must lie in [{format.lo}, {format.hi}] for {format}")
         wide = max(-format.lo, format.hi) >= EXACT_FLOAT
-        return cls(array.astype(object if wide else np.float64), format.frac, format.lo, format.hi)
+        return cls(integers(array) if wide else array.astype(np.float64), format.frac, format.lo, format.hi)
 
     @property
     def value(self) -> np.ndarray:

@@ -1,19 +1,25 @@
-"""The integer reference: the cells' lines on exact integers, vectorised over a batch of sequences."""
+"""The integer reference: the cells' lines on exact integers, vectorised over a batch of sequences.
+
+The lines run on numpy arrays here; where there is a compiler and enough to do, the same lines printed as C take over
+layer by layer (``hwrnn.c_golden``), with the same integers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
+from hwrnn.c_golden import CompiledLayer, chosen_layers, compiled_layers, same_structure
 from hwrnn.cells import Phase, Values
 from hwrnn.errors import UsageError
 from hwrnn.fixed import EXACT_FLOAT, Fixed, integers
 from hwrnn.model import repeated
 from hwrnn.quantization import QuantizedLayer, QuantizedModel
 
-__all__ = ["GoldenResult", "golden"]
+__all__ = ["Golden", "GoldenResult", "golden"]
 
 _BATCH = 512  # sequences worked side by side: measured, fewer cost overhead and more gain nothing
 
@@ -36,16 +42,85 @@ class GoldenResult:
     values: Mapping[tuple[int, str], np.ndarray]
 
 
-def golden(model: QuantizedModel, x: np.ndarray, lengths: np.ndarray, keep: bool = False) -> GoldenResult:
+class Golden:
+    """A quantized model prepared for many runs: whoever tries thousands of weights on the same data wants this one.
+
+    It runs in compiled C where there is a compiler, built once for all weights and formats of a structure, and in numpy
+    otherwise; the results are those of :func:`golden`, integer for integer::
+
+        prepared = Golden(model)
+        for candidate in candidates:  # quantized models of the same cells and sizes
+            prepared.exchange(candidate)
+            result = prepared.run(raw, lengths)
+
+    Args:
+        compiled: True insists on C, False on numpy.
+
+    Attributes:
+        model: the one that runs.
+        compiled: whether it runs in C.
+
+    Raises:
+        UsageError: C insisted on, where there is no compiler or the model needs more than 62 bits.
+    """
+
+    def __init__(self, model: QuantizedModel, *, compiled: bool | None = None) -> None:
+        self.model = model
+        self._asked = compiled
+        self._layers = compiled_layers(model, compiled)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the model runs in C."""
+        return self._layers is not None
+
+    def exchange(self, model: QuantizedModel) -> None:
+        """Take another model of the same cells and sizes, whatever its weights, biases and formats.
+
+        Cheap: packing the weights, and a check that everything still fits the integers of C.
+
+        Raises:
+            UsageError: a model of other cells or sizes.
+        """
+        if not same_structure(self.model, model):
+            raise UsageError("Model must have the cells and sizes of the one it takes the place of")
+        self.model = model
+        self._layers = compiled_layers(model, self._asked, self._layers)
+
+    def run(self, x: np.ndarray, lengths: np.ndarray, keep: bool = False) -> GoldenResult:
+        """What :func:`golden` returns for raw inputs ``x`` (N, T, inputs) of given lengths (N,).
+
+        Raises:
+            UsageError: as :func:`golden` does.
+        """
+        return _golden(self.model, x, lengths, keep, lambda work: self._layers)
+
+
+def golden(
+    model: QuantizedModel, x: np.ndarray, lengths: np.ndarray, keep: bool = False, *, compiled: bool | None = None
+) -> GoldenResult:
     """Run raw inputs ``x`` (N, T, inputs) of given lengths (N,) through the integer network.
 
     Args:
         keep: whether to keep every stored value of every step.
+        compiled: whether in compiled C or in numpy; None for C where there is a compiler and the work is large enough
+            to pay for it. The integers are the same.
 
     Raises:
-        UsageError: raw inputs that are not whole numbers of that shape and of the input's format, or lengths
-            outside 1..T.
+        UsageError: raw inputs that are not whole numbers of that shape and of the input's format, lengths outside
+            1..T, or C asked for where there is no compiler or the model needs more than 62 bits.
     """
+    return _golden(model, x, lengths, keep, lambda work: chosen_layers(model, work, compiled))
+
+
+def _golden(
+    model: QuantizedModel,
+    x: np.ndarray,
+    lengths: np.ndarray,
+    keep: bool,
+    choose: Callable[[int], Sequence[CompiledLayer] | None],
+) -> GoldenResult:
+    """Golden, with what gives compiled layers, if any, for a number of multiplications."""
     form = model.input_format
     x, lengths = np.asarray(x), np.asarray(lengths)
     if x.ndim != 3 or 0 in x.shape or x.shape[2] != model.inputs:
@@ -60,7 +135,12 @@ def golden(model: QuantizedModel, x: np.ndarray, lengths: np.ndarray, keep: bool
         raise UsageError(f"Lengths must be between 1 and {x.shape[1]}, not {given}")
     if (x.min() < form.lo or x.max() > form.hi):
         raise UsageError(f"Raw input must lie between {form.lo} and {form.hi} for {form}")
-    runs = [_Run(layer, k, keep) for k, layer in enumerate(model.stack)]
+    compiled = choose(int(lengths.sum()) * sum(layer.multiplications for layer in model.stack))
+    runs: Sequence[_Runner]
+    if compiled is None:
+        runs = [_Run(layer, k, keep) for k, layer in enumerate(model.stack)]
+    else:
+        runs = [_CompiledRun(layer, k, keep) for k, layer in enumerate(compiled)]
     order = np.argsort(-lengths, kind="stable")
     parts = []
     for start in range(0, len(x), _BATCH):
@@ -96,6 +176,53 @@ def _scattered(parts: list[np.ndarray], order: np.ndarray, steps: int) -> np.nda
         out[order[start : start + len(part)], : part.shape[1]] = part
         start += len(part)
     return out
+
+
+class _Runner(Protocol):
+    """What runs a layer.
+
+    Attributes:
+        index: of the layer.
+        stored, clipped: by name, how many values were stored so far, and how many of them saturated.
+        kept: by name, what was kept of each batch, (n, T, units); empty unless asked for.
+    """
+
+    index: int
+    stored: dict[str, int]
+    kept: dict[str, list[np.ndarray]]
+
+    @property
+    def clipped(self) -> Mapping[str, int]: ...
+
+    def sequences(self, x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """The output at every step, (n, T, units), of sequences sorted by falling length; zero beyond them."""
+
+    def vectors(self, x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """The same of a layer without state."""
+
+
+class _CompiledRun:
+    """One layer in C, and what is counted while it runs."""
+
+    def __init__(self, layer: CompiledLayer, index: int, keep: bool) -> None:
+        self.layer, self.index, self.keep = layer, index, keep
+        self.counts = np.zeros(len(layer.stored), np.int64)
+        self.stored = dict.fromkeys(layer.stored, 0)
+        self.kept: dict[str, list[np.ndarray]] = {}
+
+    @property
+    def clipped(self) -> dict[str, int]:
+        return dict(zip(self.layer.stored, self.counts.tolist(), strict=True))
+
+    def sequences(self, x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        out, kept = self.layer.run(x, lengths, self.counts, self.keep)
+        for name in self.stored:
+            self.stored[name] += int(lengths.sum()) * out.shape[2]
+        for name, values in kept.items():
+            self.kept.setdefault(name, []).append(values)
+        return out
+
+    vectors = sequences
 
 
 class _Run:
