@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from hwrnn import report
 from hwrnn.activations import NONLINEARITIES, PARAMETRIC, Nonlinearity, PiecewiseLinear, certify, nonlinearity
@@ -19,6 +18,7 @@ from hwrnn.model import Layer, Model
 from hwrnn.onnx_graph import layer_names
 from hwrnn.onnx_io import load
 from hwrnn.quantization import QuantizedLayer, QuantizedModel
+from hwrnn.stability import REACH, StateBound, matrix_of, spectrum, state_bounds
 from hwrnn.trace import trace
 
 __all__ = ["certificate_table", "describe", "description_table", "looks_like_nonlinearity"]
@@ -43,6 +43,9 @@ def describe(model: str | os.PathLike[str] | Model | QuantizedModel) -> dict[str
         model = load(model)
     stack: Sequence[Layer | QuantizedLayer] = model.stack
     layers = [_layer(name, layer) for name, layer in zip(layer_names(model), stack, strict=True)]
+    bounds = state_bounds(model)
+    for k, layer in enumerate(layers):
+        layer["states"] = {b.state: _bound(b) for b in bounds if b.layer == k}
     found: dict[str, Any] = {
         "kind": "quantized" if isinstance(model, QuantizedModel) else "float",
         "task": model.task,
@@ -60,7 +63,20 @@ def describe(model: str | os.PathLike[str] | Model | QuantizedModel) -> dict[str
             prefix = f"{k}."
             shares = {n.removeprefix(prefix): v for n, v in model.saturation.items() if n.startswith(prefix)}
             layer["saturation"] = dict(sorted(shares.items()))
-    return found | {"facts": model.facts, "layers": layers}
+    return found | {"facts": model.facts, "layers": layers, "warnings": [_warning(b) for b in bounds if b.growing]}
+
+
+def _bound(found: StateBound) -> dict[str, Any]:
+    bounded = math.isfinite(found.bound)
+    return {"bound": found.bound if bounded else None, "norm": found.norm, "proof": found.words}
+
+
+def _warning(found: StateBound) -> str:
+    return (
+        f"State {found.state} of layer {found.layer} can grow without end, and saturates in fixed point:"
+        f" {found.growing} has no upper end. Clip it (relu1, relu6, --cell-clip of an lstm) or train a plain rnn with"
+        " --spectral-norm 0.99"
+    )
 
 
 def _layer(name: str, layer: Layer | QuantizedLayer) -> dict[str, Any]:
@@ -75,7 +91,7 @@ def _layer(name: str, layer: Layer | QuantizedLayer) -> dict[str, Any]:
         "parameters": layer.multiplications + biases,
         "nonlinearities": _nonlinearities(cell, layer.formats.values if isinstance(layer, QuantizedLayer) else None),
         "recurrent": {
-            f"{gate}.{operand}": _recurrence(_matrix(layer, gate, operand))
+            f"{gate}.{operand}": spectrum(matrix_of(layer, gate, operand))
             for phase in cell.phases for gate, reads in phase.gates.items() for operand in reads if operand != "x"
         },
     }  # fmt: skip
@@ -89,19 +105,6 @@ def _layer(name: str, layer: Layer | QuantizedLayer) -> dict[str, Any]:
 
 def _notation(form: Format) -> dict[str, Any]:
     return {"q": str(form), "ap_fixed": form.ap_fixed, **form.to_json()}
-
-
-def _matrix(layer: Layer | QuantizedLayer, gate: str, operand: str) -> np.ndarray:
-    if isinstance(layer, Layer):
-        return layer.block(gate, operand).astype(np.float64)
-    return layer.formats.weights[gate, operand].dequantize(layer.weights[gate, operand])
-
-
-def _recurrence(matrix: np.ndarray) -> dict[str, float]:
-    return {
-        "spectral_radius": float(np.abs(np.linalg.eigvals(matrix)).max()),
-        "norm": float(np.linalg.norm(matrix, 2)),
-    }
 
 
 def _nonlinearities(cell: Cell, formats: dict[str, Format] | Any) -> dict[str, Any]:
@@ -197,6 +200,10 @@ def description_table(found: dict[str, Any]) -> str:
         if layer["recurrent"]:
             matrices = [(m, f"{v['spectral_radius']:.3f}", f"{v['norm']:.3f}") for m, v in layer["recurrent"].items()]
             parts.append(report.table(matrices, ("matrix", "spectral radius", "2-norm")))
+        if layer["states"]:
+            given = f" for standardised inputs within {REACH:g}" if found["kind"] == "float" else ""
+            states = [(state, v["proof"]) for state, v in layer["states"].items()]
+            parts.append(report.table(states, ("state", f"bound at any length{given}")))
         if "formats" in layer:
             shares = layer["saturation"]
             formats = [
@@ -204,4 +211,5 @@ def description_table(found: dict[str, Any]) -> str:
                 for name, f in (*layer["formats"].items(), *layer["weight_formats"].items())
             ]
             parts.append(report.table(formats, ("value", "format", "for HLS", "saturated")))
+    parts += [f"Warning: {sentence}." for sentence in found["warnings"]]
     return "\n\n".join(parts)

@@ -1,23 +1,150 @@
-"""How far the state of a recurrent network can go: measured on data."""
+"""How far the state of a recurrent network can go: proved from its weights, and measured on data."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hwrnn.activations import Nonlinearity, PiecewiseLinear
 from hwrnn.checks import as_integer
-from hwrnn.model import Model
-from hwrnn.quantization import QuantizedModel
+from hwrnn.errors import UsageError
+from hwrnn.fixed import Format, bits_for
+from hwrnn.invariants import REACH, contraction, layer_ranges, matrix_of
+from hwrnn.model import Layer, Model, check_input
+from hwrnn.quantization import QuantizedLayer, QuantizedModel
+from hwrnn.trace import trace
 
 if TYPE_CHECKING:
     from hwrnn.data import Split
 
-__all__ = ["Measured", "measure", "repeated"]
+__all__ = [
+    "REACH", "Measured", "StateBound", "layer_ranges", "matrix_of", "measure", "repeated", "spectrum", "state_bounds",
+    "with_proved_states",
+]  # fmt: skip
 
+_WIDEST = 64  # bits of a state
 _SEQUENCES = 64  # run side by side: what is kept of them stays small at ten times the trained length
+
+
+@dataclass(frozen=True)
+class StateBound:
+    """What is proved of a state.
+
+    Attributes:
+        layer, state: which.
+        bound: no absolute value of it is ever larger; infinite where nothing is proved.
+        norm: of the recurrent matrix, where the bound follows from it; else None (then it follows from the ranges of
+            the cell's nonlinearities and weights).
+        growing: the name of a nonlinearity without an end that lets an unbounded state grow; else None.
+    """
+
+    layer: int
+    state: str
+    bound: float
+    norm: float | None
+    growing: str | None
+
+    @property
+    def words(self) -> str:
+        """The proof in a few words."""
+        if math.isinf(self.bound):
+            return "unbounded" + (f": {self.growing} has no upper end" if self.growing else "")
+        why = "the ranges of its nonlinearities" if self.norm is None else f"||U|| = {self.norm:.4f}"
+        return f"|{self.state}| <= {self.bound:.5g} proved from {why}"
+
+
+def spectrum(matrix: np.ndarray) -> dict[str, float]:
+    """The spectral radius and the 2-norm of a square matrix."""
+    return {
+        "spectral_radius": float(np.abs(np.linalg.eigvals(matrix)).max()),
+        "norm": float(np.linalg.norm(matrix, 2)),
+    }
+
+
+def state_bounds(model: Model | QuantizedModel, reach: float = REACH) -> list[StateBound]:
+    """What is proved of every state of every layer.
+
+    Args:
+        reach: the largest absolute value of a standardised input of a float model, which the bounds then depend on. A
+            quantized model's input format says it by itself.
+    """
+    found: list[StateBound] = []
+    layers: tuple[Layer | QuantizedLayer, ...] = model.layers
+    for k, (layer, box) in enumerate(zip(layers, layer_ranges(model, reach), strict=True)):
+        endless = [f.name for f in (layer.cell.phi, layer.cell.sigma) if _endless(f)]
+        for state in layer.cell.states:
+            size = box[state].reach
+            norm = contraction(layer) if endless and math.isfinite(size) else None
+            found.append(StateBound(k, state, size, norm, endless[0] if endless and math.isinf(size) else None))
+    return found
+
+
+def _endless(function: Nonlinearity) -> bool:
+    return isinstance(function, PiecewiseLinear) and function.flat_beyond[1] is None
+
+
+def with_proved_states(model: QuantizedModel) -> QuantizedModel:
+    """The network with states wide enough for their bounds: the same fractions, and as many integer bits as it takes.
+
+    A pre-activation that a nonlinearity without an end reads is widened likewise, and so is whatever reads the state as
+    its input. No other bit changes, so results differ only where a state would have saturated.
+    ``facts["proved_states"]`` of the result tells each bound.
+
+    Raises:
+        UsageError: a state without a bound, or one that needs more than 64 bits.
+    """
+    bounds = state_bounds(model)
+    for bound in bounds:
+        if math.isinf(bound.bound):
+            where = f"of layer {bound.layer} ({model.layers[bound.layer].cell.name})"
+            raise UsageError(
+                f"State {bound.state!r} {where} must have a bound to be proved, not none: train with"
+                " --spectral-norm 0.99 (a plain rnn), a cell clip (an lstm), or a nonlinearity that ends, such as relu1"
+            )
+    stack: list[QuantizedLayer] = []
+    for k, (layer, boxes) in enumerate(zip(model.layers, layer_ranges(model), strict=True)):
+        values = dict(layer.formats.values)
+        if k:
+            values["x"] = stack[-1].output
+        for name, box in boxes.items():
+            lo, hi = box.lo.min(), box.hi.max()
+            if name.startswith("a."):
+                ends = _ends_beyond(layer, name.removeprefix("a."))
+                lo, hi = lo if ends[0] else 0, hi if ends[1] else 0
+            elif name not in layer.cell.states:
+                continue
+            values[name] = _widened(values[name], lo, hi, f"{name} of layer {k}")
+        stack.append(replace(layer, formats=replace(layer.formats, values=values)))
+    head = model.head
+    if head is not None:
+        values = {**head.formats.values, "x": stack[-1].output}
+        head = replace(head, formats=replace(head.formats, values=values))
+    facts = [{"layer": b.layer, "state": b.state, "bound": b.bound, "norm": b.norm, "proof": b.words} for b in bounds]
+    return replace(model, layers=tuple(stack), head=head, facts=model.facts | {"proved_states": facts})
+
+
+def _ends_beyond(layer: QuantizedLayer, gate: str) -> tuple[bool, bool]:
+    """Whether some reader of a pre-activation goes on falling below every input, and rising above every one."""
+    lines = trace(layer.cell)
+    flat: list[tuple[float | None, float | None]] = []
+    for k in lines.readers(lines.gates[gate]):
+        function = lines.operations[k].function
+        flat.append(function.flat_beyond if isinstance(function, PiecewiseLinear) else (None, None))
+    return any(low is None for low, _ in flat), any(high is None for _, high in flat)
+
+
+def _widened(form: Format, lo: float, hi: float, what: str) -> Format:
+    """The format with as many more integer bits as it takes to hold ``[lo, hi]``."""
+    least, most = math.floor(lo / form.step), math.ceil(hi / form.step)
+    signed = form.signed or least < 0
+    width = max(form.width + signed - form.signed, bits_for(min(least, -1) if signed else 0, most)[0])
+    if width > _WIDEST:
+        raise UsageError(f"States must be proved within {_WIDEST} bits, not {width} of {what}: lower the spectral norm")
+    return Format(width, form.frac, signed)
 
 
 @dataclass(frozen=True)
@@ -49,8 +176,6 @@ def measure(model: Model | QuantizedModel, split: Split, steps: int | None = Non
     Raises:
         UsageError: data that do not fit the model, or a number of steps or a batch below 1.
     """
-    from hwrnn.model import check_input
-
     batch = as_integer("Batch", batch, 1)
     if steps is not None:
         split = repeated(split, as_integer("Steps", steps, 1))
