@@ -20,7 +20,7 @@ from hwrnn.fixed import Format
 from hwrnn.model import Layer, Model
 from hwrnn.trace import trace
 
-__all__ = ["PORT", "LayerFormats", "Widths", "choose_formats"]
+__all__ = ["PORT", "Choice", "LayerFormats", "Widths", "choose_formats", "derived_formats", "first_choice"]
 
 #: Bits of the narrowest multiplier's port (iCE40): a shift must not push an operand beyond it.
 PORT = 16
@@ -81,39 +81,78 @@ class LayerFormats:
     shifts: Mapping[tuple[int, str], int]
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What calibration chooses; every other format follows from it (:func:`derived_formats`).
+
+    Attributes:
+        values: by ``(layer, name)``: the input of layer 0, every stored value, and every pre-activation that enters a
+            multiplier.
+        weights: fraction bits by ``(layer, gate, operand)``: the finest that a block may have.
+    """
+
+    values: Mapping[tuple[int, str], Format]
+    weights: Mapping[tuple[int, str, str], int]
+
+
 def choose_formats(
     model: Model, seen: Calibration, widths: Widths, method: str = "mse", operand_bits: int = PORT
 ) -> list[LayerFormats]:
-    """The formats of every layer of the stack, from the input on.
+    """The formats of every layer of the stack, from the input on, each value and each block judged by itself.
 
     Args:
+        method: ``mse`` or ``max``; ``hwrnn.search`` goes on from there by the task's loss.
         operand_bits: what no operand's shift may push it beyond.
     """
+    return derived_formats(model, seen, widths, first_choice(model, seen, widths, method), operand_bits)
+
+
+def first_choice(model: Model, seen: Calibration, widths: Widths, method: str) -> Choice:
+    """The choice that loses least of each value and of each block of weights (``mse``), or holds all (``max``)."""
+    values: dict[tuple[int, str], Format] = {(0, "x"): format_for(seen[0, "x"], widths.activations, method)}
+    weights: dict[tuple[int, str, str], int] = {}
+    for index, layer in enumerate(model.stack):
+        for name, width in _stored(layer, widths).items():
+            values[index, name] = format_for(seen[index, name], width, method)
+        for gate, reads in ((g, r) for p in layer.cell.phases for g, r in p.gates.items()):
+            weights.update({(index, gate, o): _weight_frac(layer.block(gate, o), widths.weights, method) for o in reads})
+    return Choice(values, weights)
+
+
+def _stored(layer: Layer, widths: Widths) -> dict[str, int]:
+    """The width of every value of a layer whose format is chosen."""
+    cell, lines = layer.cell, trace(layer.cell)
+    found = {}
+    for name in lines.stores:
+        found[name] = widths.activations
+        if not cell.states:
+            found[name] = widths.output
+        elif name == cell.output:
+            found[name] = widths.state
+        elif name in cell.states:
+            found[name] = widths.cell
+    for gate, at in lines.gates.items():
+        if any(lines.operations[k].kind == "mul" for k in lines.readers(at)):
+            found[f"a.{gate}"] = widths.activations + 2
+    return found
+
+
+def derived_formats(
+    model: Model, seen: Calibration, widths: Widths, choice: Choice, operand_bits: int = PORT
+) -> list[LayerFormats]:
+    """All formats of a choice: those of the other pre-activations, of the weights and of the sums."""
     formats: list[LayerFormats] = []
     for index, layer in enumerate(model.stack):
-        if index == 0:
-            source = format_for(seen[0, "x"], widths.activations, method)
-        else:
-            source = formats[-1].values[model.stack[index - 1].cell.output]
-        values = _value_formats(layer, index, seen, widths, method, source)
-        formats.append(_weight_formats(layer, values, widths, index, seen, method, operand_bits))
+        source = choice.values[0, "x"] if index == 0 else formats[-1].values[model.stack[index - 1].cell.output]
+        values = _value_formats(layer, index, seen, choice, source)
+        formats.append(_weight_formats(layer, values, widths, index, seen, choice, operand_bits))
     return formats
 
 
-def _value_formats(
-    layer: Layer, index: int, seen: Calibration, widths: Widths, method: str, source: Format
-) -> dict[str, Format]:
-    cell, values = layer.cell, {"x": source}
-    lines = trace(cell)
-    for name in lines.stores:
-        width = widths.activations
-        if not cell.states:
-            width = widths.output
-        elif name == cell.output:
-            width = widths.state
-        elif name in cell.states:
-            width = widths.cell
-        values[name] = format_for(seen[index, name], width, method)
+def _value_formats(layer: Layer, index: int, seen: Calibration, choice: Choice, source: Format) -> dict[str, Format]:
+    values = {"x": source}
+    lines = trace(layer.cell)
+    values.update({name: choice.values[index, name] for name in lines.stores})
     for gate, at in lines.gates.items():
         range_ = seen[index, f"a.{gate}"]
         readers = [lines.operations[k] for k in lines.readers(at)]
@@ -123,8 +162,8 @@ def _value_formats(
             if len(after) == 1 and after[0].kind == "store":
                 values[f"a.{gate}"] = _before(function, values[after[0].name], range_)
                 continue
-        if any(op.kind == "mul" for op in readers):
-            values[f"a.{gate}"] = format_for(range_, widths.activations + 2, method)
+        if (index, f"a.{gate}") in choice.values:
+            values[f"a.{gate}"] = choice.values[index, f"a.{gate}"]
         else:
             finest = max(values[name].frac for name in lines.stores)
             values[f"a.{gate}"] = fine_format(range_, finest + 1)
@@ -148,7 +187,7 @@ def _before(function: Nonlinearity, output: Format, range_: Seen) -> Format:
 
 
 def _weight_formats(
-    layer: Layer, values: Mapping[str, Format], widths: Widths, index: int, seen: Calibration, method: str, port: int
+    layer: Layer, values: Mapping[str, Format], widths: Widths, index: int, seen: Calibration, choice: Choice, port: int
 ) -> LayerFormats:
     """Formats of the weights, such that the products of a row meet at one fraction.
 
@@ -163,8 +202,7 @@ def _weight_formats(
         finest: dict[tuple[str, str], int] = {}
         for gate, reads in phase.gates.items():
             for operand in reads:
-                block = layer.block(gate, operand)
-                finest[gate, operand] = _weight_frac(block, widths.weights, method)
+                finest[gate, operand] = choice.weights[index, gate, operand]
         limit = {gate: _finest_sum(layer, gate, values[f"a.{gate}"], widths) for gate in phase.gates}
         most = [max(0, min(_LARGEST_SHIFT, port - values[o].width)) for o in phase.operands]
         best: tuple[float, int] | None = None
