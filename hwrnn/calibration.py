@@ -30,11 +30,12 @@ class Seen:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What calibration saw, by ``(layer, value)``; ``x`` and ``lengths`` are the data it ran on."""
+    """What calibration saw, by ``(layer, value)``; ``x``, ``lengths`` and ``y`` (None without targets) are its data."""
 
     values: Mapping[tuple[int, str], Seen]
     x: np.ndarray
     lengths: np.ndarray
+    y: np.ndarray | None = None
 
     def __getitem__(self, key: tuple[int, str]) -> Seen:
         return self.values[key]
@@ -64,7 +65,8 @@ def calibrate(model: Model, split: Any) -> Calibration:
     kept[0, "x"] = [standard[valid].ravel()]
     for k in range(1, len(model.stack)):  # an inner layer's input is the output of the one before
         kept.setdefault((k, "x"), kept[k - 1, model.stack[k - 1].cell.output])  # a code has been recorded
-    return Calibration({key: _summary(key, parts) for key, parts in kept.items()}, x, lengths)
+    y = getattr(split, "y", None)
+    return Calibration({key: _summary(key, v) for key, v in kept.items()}, x, lengths, None if y is None else y[keep])
 
 
 def _summary(key: tuple[int, str], parts: list[np.ndarray]) -> Seen:

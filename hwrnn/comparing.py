@@ -22,7 +22,7 @@ def measured(model: Model | QuantizedModel, data: Dataset, on_train: bool = Fals
 
 
 def comparison(
-    model: Model, data: Dataset, bits: list[int], method: str = "mse", progress: Any = None
+    model: Model, data: Dataset, bits: list[int], method: str | None = None, progress: Any = None
 ) -> dict[str, Any]:
     """Float and each number of bits: the golden model's metric, and what float arithmetic on rounded weights gives."""
     metric, value = measured(model, data)

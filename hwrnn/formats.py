@@ -115,7 +115,8 @@ def first_choice(model: Model, seen: Calibration, widths: Widths, method: str) -
         for name, width in _stored(layer, widths).items():
             values[index, name] = format_for(seen[index, name], width, method)
         for gate, reads in ((g, r) for p in layer.cell.phases for g, r in p.gates.items()):
-            weights.update({(index, gate, o): _weight_frac(layer.block(gate, o), widths.weights, method) for o in reads})
+            for o in reads:
+                weights[index, gate, o] = _weight_frac(layer.block(gate, o), widths.weights, method)
     return Choice(values, weights)
 
 

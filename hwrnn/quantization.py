@@ -23,10 +23,12 @@ from hwrnn.model import Layer, Model, Stack, check_input, standardised
 from hwrnn.trace import trace
 
 __all__ = [
+    "METHODS",
     "LayerFormats",
     "QuantizedLayer",
     "QuantizedModel",
     "Widths",
+    "calibrated_formats",
     "choose_formats",
     "freeze",
     "hardware_cell",
@@ -34,6 +36,8 @@ __all__ = [
     "with_hardware_functions",
 ]
 
+#: How ranges are chosen; the first where nothing is said.
+METHODS = ("loss", "mse", "max")
 _BIAS = 2.0**61  # the largest bias in size; with formats chosen for it, none is larger
 
 
@@ -180,8 +184,8 @@ def quantize(
         dataset: its training part calibrates the ranges.
         bits: of weights, activations and hidden state, 8 where None; the cell state gets four more.
         weight_bits, activation_bits, state_bits, cell_bits: override ``bits`` for one kind of value.
-        method: ``mse`` (where None) searches the power-of-two range that loses least on the data, ``max`` holds
-            every value seen.
+        method: how ranges are chosen. ``loss`` (where None): those that lose least of the task's loss on the data
+            (``hwrnn.search``); ``mse``: of each value's own error; ``max``: those that hold every value seen.
         operand_bits: what no operand of a multiplier may exceed by being shifted to where products meet, 16 where
             None. With that of the activations none is shifted, so that two products share a multiplier on more parts.
         finetune: epochs of quantization-aware training with the formats frozen; ``training`` goes to it.
@@ -197,12 +201,12 @@ def quantize(
     if formats_of is not None and any(v is not None for v in (bits, method, operand_bits, *chosen.values())):
         raise UsageError("Bits and method must be left out where another model gives the formats")
     widths = Widths.of(8 if bits is None else bits, **chosen) if formats_of is None else formats_of.widths
-    method = "mse" if method is None else method
+    method = METHODS[0] if method is None else method
     port = PORT
     if operand_bits is not None:
         port = as_integer("Operand bits", operand_bits, max(widths.activations, widths.state))
-    if method not in ("mse", "max"):
-        raise UsageError(f"Calibration method must be mse or max, not {method!r}")
+    if method not in METHODS:
+        raise UsageError(f"Calibration method must be loss, mse or max, not {method!r}")
     if not isinstance(finetune, (int, np.integer)) or finetune < 0:
         raise UsageError(f"Fine-tuning epochs must be a whole number of at least 0, not {finetune!r}")
     if training and not finetune:
@@ -214,7 +218,7 @@ def quantize(
         raise UsageError("Model must be a float model, not a quantized one")
     seen = calibrate(model, dataset.train)
     if formats_of is None:
-        formats = choose_formats(model, seen, widths, method, port)
+        formats = calibrated_formats(model, seen, widths, method, port)
     else:
         formats = formats_for(model, formats_of)
     if finetune:
@@ -226,6 +230,17 @@ def quantize(
     if formats_of is None:
         return result
     return replace(result, facts=result.facts | {"saturated_weights": saturated(model, formats)})
+
+
+def calibrated_formats(
+    model: Model, seen: Calibration, widths: Widths, method: str, operand_bits: int = PORT
+) -> list[LayerFormats]:
+    """The formats by a method of :data:`METHODS`."""
+    if method != "loss":
+        return choose_formats(model, seen, widths, method, operand_bits)
+    from hwrnn.search import search_formats
+
+    return search_formats(model, seen, widths, operand_bits)
 
 
 def with_hardware_functions(model: Model, formats: Sequence[LayerFormats]) -> Model:

@@ -73,7 +73,7 @@ def test_width_errors(bits, chosen, text):
     [
         ({"bits": 1}, "Bits must be a whole number between 2 and 32, not 1"),
         ({"weight_bits": 99}, "Bits of weights must be a whole number between 2 and 32, not 99"),
-        ({"method": "kl"}, "Calibration method must be mse or max, not 'kl'"),
+        ({"method": "kl"}, "Calibration method must be loss, mse or max, not 'kl'"),
         ({"finetune": -1}, "Fine-tuning epochs must be a whole number of at least 0, not -1"),
         ({"finetune": 0.5}, "Fine-tuning epochs must be a whole number of at least 0, not 0.5"),
         (
@@ -163,7 +163,7 @@ CASES = [(cell, bits) for cell in CELLS for bits in (2, 3, 4, 6, 8, 12, 16, 32)]
 
 @pytest.mark.parametrize(("cell", "bits"), CASES)
 def test_invariants_of_formats(cell, bits):
-    q = quantize(network(cell, hidden=[5, 4], layers=2), dataset(), bits)
+    q = quantize(network(cell, hidden=[5, 4], layers=2), dataset(), bits, method="mse")
     for index, layer in enumerate(q.stack):
         f = layer.formats
         for k, p in enumerate(layer.cell.phases):
@@ -299,7 +299,7 @@ def test_more_bits_are_nearer(cell):
 @pytest.mark.parametrize("bits", range(2, 17))
 def test_all_widths_run_with_every_cell(bits):
     for cell in CELLS:
-        q = quantize(network(cell), dataset(), bits)
+        q = quantize(network(cell), dataset(), bits, method="mse")
         assert np.isfinite(q.predict(dataset().train.x)).all()
 
 
@@ -334,7 +334,7 @@ def test_quantizing_the_hardware_functions_changes_nothing():
     """Fine-tuning trains the hardware's functions; freezing them must not fit them anew to something else."""
     for gate in ("sigmoid", "hard_sigmoid_1_6", "pwl_sigmoid:5", "plan_sigmoid"):
         model, data = network("gru", gate=gate, activation="tanh"), dataset()
-        q = quantize(model, data, 8)
+        q = quantize(model, data, 8, method="mse")
         formats = [layer.formats for layer in q.stack]
         hardware = with_hardware_functions(model, formats)
         for layer, made, form in zip(q.stack, hardware.stack, formats, strict=True):

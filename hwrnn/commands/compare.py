@@ -19,7 +19,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="a float model of hwrnn")
     data_options(parser)
     parser.add_argument("--bits", type=wholes, default=[16, 12, 8, 6, 4], metavar="B,B", help="default 16,12,8,6,4")
-    parser.add_argument("--method", default="mse", help="calibration: mse or max (default mse)")
+    parser.add_argument("--method", help="calibration: loss, mse or max (default loss)")
 
 
 def run(given: Any) -> int:

@@ -69,4 +69,4 @@ def width_options(parser: argparse.ArgumentParser) -> None:
     for kind in ("weight", "activation", "state", "cell"):
         group.add_argument(f"--{kind}-bits", type=whole, metavar="B", help=f"of the {kind} values instead of --bits")
     group.add_argument("--operand-bits", type=whole, metavar="B", help="of a product's operand at most (default 16)")
-    group.add_argument("--method", help="calibration: mse or max (default mse)")
+    group.add_argument("--method", help="calibration: loss, mse or max (default loss)")
