@@ -36,7 +36,8 @@ def quantized(cell: str, inputs: int, units: int, **options: Any) -> QuantizedMo
     rng = np.random.default_rng(0)
     x = rng.standard_normal((32, 20, inputs)).astype(np.float32)
     part = SimpleNamespace(x=x, lengths=np.full(32, 20))
-    return quantize(build_model(inputs, 9, cell=cell, hidden=units), SimpleNamespace(train=part), 8, **options)
+    model = build_model(inputs, 9, cell=cell, hidden=units)
+    return quantize(model, SimpleNamespace(train=part), 8, method="mse", **options)
 
 
 def markdown(header: list[str], rows: list[list[Any]]) -> str:

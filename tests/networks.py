@@ -28,4 +28,4 @@ def network_of(
     lengths = np.array(lengths)
     x = rng.standard_normal((len(lengths), lengths.max(), inputs)).astype(np.float32)
     calibration = SimpleNamespace(train=SimpleNamespace(x=x / 2, lengths=lengths))
-    return quantize(model, calibration, bits, **(widths or {})), x, lengths
+    return quantize(model, calibration, bits, method="mse", **(widths or {})), x, lengths

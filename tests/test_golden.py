@@ -39,7 +39,8 @@ def quantized(cell, bits=8, *, inputs=3, hidden=4, outputs=None, seed=0, count=3
     x = rng.standard_normal((count, steps, inputs)).astype(np.float32)
     lengths = rng.integers(1, steps + 1, count)
     lengths[0] = steps
-    q = quantize(model, SimpleNamespace(train=SimpleNamespace(x=x, lengths=lengths)), bits, **chosen)
+    data = SimpleNamespace(train=SimpleNamespace(x=x, lengths=lengths))
+    q = quantize(model, data, bits, **{"method": "mse", **chosen})
     return q, q.quantize_input(2 * x), lengths
 
 

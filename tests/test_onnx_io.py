@@ -136,7 +136,7 @@ def test_a_float_model_with_every_nonlinearity(name, tmp_path):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_quantized_model_computes_golden_bits(cell, shape, bits, tmp_path):
-    raw = assert_bits(quantize(float_model(cell=cell, **shape), DATA, bits), tmp_path / "q.onnx")
+    raw = assert_bits(quantize(float_model(cell=cell, **shape), DATA, bits, method="mse"), tmp_path / "q.onnx")
     assert len(np.unique(raw)) > 4  # equal because both are stuck would prove nothing
     if shape["every_step"]:
         assert not raw[np.arange(X.shape[1]) >= LENGTHS[:, None]].any()
@@ -144,9 +144,9 @@ def test_a_quantized_model_computes_golden_bits(cell, shape, bits, tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_quantized_model_with_every_nonlinearity(name, tmp_path):
-    assert_bits(quantize(float_model(cell="lstm", activation=name), DATA, 8), tmp_path / "phi.onnx")
+    assert_bits(quantize(float_model(cell="lstm", activation=name), DATA, 8, method="mse"), tmp_path / "phi.onnx")
     model = float_model(cell="lstm", cell_clip=2, gate=name)  # with the clip it stays bounded even with linear gates
-    assert_bits(quantize(model, DATA, 7), tmp_path / "sigma.onnx")
+    assert_bits(quantize(model, DATA, 7, method="mse"), tmp_path / "sigma.onnx")
 
 
 def test_widths_of_every_kind_and_a_clip(tmp_path):
@@ -156,25 +156,25 @@ def test_widths_of_every_kind_and_a_clip(tmp_path):
         {"bits": 3, "state_bits": 17, "method": "max"},
         {"bits": 20},
     ):
-        assert_bits(quantize(model, DATA, **chosen), tmp_path / "q.onnx")
+        assert_bits(quantize(model, DATA, **{"method": "mse", **chosen}), tmp_path / "q.onnx")
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_wide_models_use_int64_and_still_wider_ones_are_refused(cell, tmp_path):
     model = float_model(cell=cell, activation="pwl_tanh:5" if cell != "ligru" else None)
     path = tmp_path / "q.onnx"
-    assert_bits(quantize(model, DATA, 26), path)
+    assert_bits(quantize(model, DATA, 26, method="mse"), path)
     kinds = {n.attribute[0].i for n in onnx.load(path).graph.node if n.op_type == "Cast"}
     assert TensorProto.INT64 in kinds
     with pytest.raises(
         UsageError, match=r"stay below 2\*\*62 to be saved as an ONNX graph, .*: quantize to fewer bits"
     ):
-        save(quantize(model, DATA, 32), path)
+        save(quantize(model, DATA, 32, method="mse"), path)
     load(path)  # a refused save leaves the file as it was
 
 
 def test_any_batch_and_any_number_of_steps(tmp_path):
-    model = quantize(float_model(cell="gru", layers=2, every_step=False), DATA, 6)
+    model = quantize(float_model(cell="gru", layers=2, every_step=False), DATA, 6, method="mse")
     path = tmp_path / "q.onnx"
     save(model, path)
     rng = np.random.default_rng(3)
@@ -186,7 +186,7 @@ def test_any_batch_and_any_number_of_steps(tmp_path):
 
 
 def test_steps_beyond_the_length_do_not_count(tmp_path):
-    model = quantize(float_model(cell="lstm", every_step=False), DATA, 8)
+    model = quantize(float_model(cell="lstm", every_step=False), DATA, 8, method="mse")
     path = tmp_path / "q.onnx"
     save(model, path)
     junk = np.where(np.arange(X.shape[1])[:, None] >= LENGTHS[:, None, None], np.float32(1e30), X)
@@ -266,7 +266,7 @@ def saturates_early(number, form):
 
 @pytest.mark.parametrize("name, wrong", [("rounded", floors), ("saturated", saturates_early)])
 def test_a_planted_fault_is_caught(name, wrong, tmp_path, monkeypatch):
-    model = quantize(float_model(cell="lstm"), DATA, 5)
+    model = quantize(float_model(cell="lstm"), DATA, 5, method="mse")
     assert_bits(model, tmp_path / "right.onnx")
     monkeypatch.setattr(Node, name, wrong)
     with pytest.raises(AssertionError, match="Mismatched elements"):
@@ -280,7 +280,7 @@ def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved")
     model = float_model(cell="lstm", hidden=3, gate="plan_sigmoid", activation="pwl_tanh:4")
     save(model, folder / "m.onnx")
-    save(quantize(model, DATA, 8), folder / "q.onnx")
+    save(quantize(model, DATA, 8, method="mse"), folder / "q.onnx")
     return {"float": folder / "m.onnx", "quantized": folder / "q.onnx"}
 
 
@@ -341,7 +341,7 @@ def test_a_model_that_cannot_be_saved(change, text, tmp_path):
 def test_what_is_no_model_is_not_saved(tmp_path):
     with pytest.raises(UsageError, match="Model must be a Model or a QuantizedModel to be saved, not dict"):
         save({}, tmp_path / "m.onnx")
-    model = quantize(float_model(), DATA, 4)
+    model = quantize(float_model(), DATA, 4, method="mse")
     model.layers[0].weights["f", "h"][0, 0] = 8
     with pytest.raises(UsageError, match=r"Weights must lie in their format to be saved: those of f\.h in"):
         save(model, tmp_path / "m.onnx")
@@ -585,7 +585,7 @@ def test_describe_every_cell(cell):
     gate = "sigmoid" if CELLS[cell].gated else None
     for chosen in ({}, {"activation": "tanh", "gate": gate}):
         model = float_model(cell=cell, **chosen)
-        for one in (model, quantize(model, DATA, 16), quantize(model, DATA, 32)):
+        for one in (model, quantize(model, DATA, 16, method="mse"), quantize(model, DATA, 32, method="mse")):
             assert json.dumps(describe(one), allow_nan=False)
 
 
