@@ -12,6 +12,10 @@ class UsageError(ValueError):
     """
 
 
+class Diverged(UsageError):
+    """A training run left the finite numbers; the text names the epoch."""
+
+
 class TooLarge(UsageError):
     """A network needs more than a part has; the text says what is too large and by how much."""
 

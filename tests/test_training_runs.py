@@ -11,7 +11,7 @@ import pytest
 
 from hwrnn.cells import CELLS
 from hwrnn.data import Dataset, Split, load_dataset
-from hwrnn.errors import UsageError
+from hwrnn.errors import Diverged, UsageError
 from hwrnn.model import Model, build_model
 from hwrnn.quantization import quantize, with_hardware_functions
 from hwrnn.training import evaluate, finetune, rmse, train
@@ -143,6 +143,12 @@ def test_options_that_cannot_be(options: dict[str, Any], told: str) -> None:
     data = clusters()
     with pytest.raises(UsageError, match=told):
         train(model_for(data), data, **{"epochs": 3, **options})
+
+
+def test_a_run_that_leaves_the_finite_numbers_says_so() -> None:
+    data = clusters()
+    with pytest.raises(Diverged, match="Training must stay finite, but its loss or gradient does not in epoch 1"):
+        train(model_for(data), data, epochs=3, rate=1e30, clip=None)
 
 
 def test_a_seed_repeats_and_another_differs() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwrnn.errors import UsageError
+from hwrnn.errors import Diverged, UsageError
 from hwrnn.model import Model
 from hwrnn.training.checkpoint import Checkpoint, digest, foreign
 from hwrnn.training.losses import LOSSES
@@ -136,9 +136,9 @@ class Run:
         self.norms.append(largest)
         return self.losses[-1]
 
-    def diverged(self) -> UsageError:
+    def diverged(self) -> Diverged:
         """The sentence for a run that left the finite numbers."""
-        return UsageError(
+        return Diverged(
             f"Training must stay finite, but its loss or gradient does not in epoch {len(self.losses) + 1}:"
             f" lower the rate from {self.options.rate:g} or the clip from {self.options.clip}"
         )

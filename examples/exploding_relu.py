@@ -1,0 +1,217 @@
+"""Study 2: why does my ReLU RNN explode, and what does that mean for the widths of its hardware?
+
+    python examples/exploding_relu.py [--seeds 5] [--jobs 2] [--write]
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+import numpy as np
+
+from hwrnn import quantize
+from hwrnn.comparing import measured
+from hwrnn.data import Split
+from hwrnn.errors import Diverged
+from hwrnn.golden import golden
+from hwrnn.model import Model
+from hwrnn.stability import measure as reached
+from hwrnn.stability import repeated
+from study import Place, Run, Section, Study, fixed_point, main, trained
+from study_page import checked, markdown, spread
+
+DATA, UNITS, LONGER, BITS = "japanese-vowels", 64, 10, 8
+
+ROWS: dict[str, dict[str, Any]] = {
+    "Gaussian, norm 4": {"init": "scaled:4", "clip": None},
+    "Gaussian, norm 4; gradient clipped": {"init": "scaled:4"},
+    "identity": {"init": "identity", "clip": None},
+    "identity; gradient clipped": {"init": "identity"},
+    "orthogonal": {"init": "orthogonal", "clip": None},
+    "orthogonal; gradient clipped": {"init": "orthogonal"},
+    "Gaussian, norm 0.9; gradient clipped": {"init": "scaled:0.9"},
+    "identity; norm kept at 0.99": {"init": "identity", "spectral_norm": 0.99},
+    "orthogonal; norm kept at 0.99": {"init": "orthogonal", "spectral_norm": 0.99},
+    "orthogonal; ReLU clipped at 6": {"init": "orthogonal", "activation": "relu6"},
+    "orthogonal; ReLU clipped at 1": {"init": "orthogonal", "activation": "relu1"},
+}
+"""Initial recurrent matrix and what is done about it: options of ``build_model`` and ``train``, where they differ from
+ReLU and from gradients clipped at a norm of 1."""
+
+FREE, KEPT = "orthogonal; gradient clipped", "orthogonal; norm kept at 0.99"
+
+
+def work(place: Place, row: str, seed: int, check: bool, training: dict[str, Any]) -> dict[str, Any]:
+    """What one network learnt, how far its gradient and its state went, and what 8 bits make of it."""
+    chosen = {"activation": "relu", "clip": 1.0, "spectral_norm": None} | ROWS[row]
+    training = training | {name: chosen.pop(name) for name in ("clip", "spectral_norm")}
+    try:
+        model = trained(place, DATA, training=training, cell="rnn", hidden=UNITS, seed=seed, **chosen)
+    except Diverged:
+        return {"diverged": True}
+    data = place.dataset(DATA)
+    long = repeated(data.evaluation, LONGER * data.evaluation.x.shape[1])
+    integers = quantize(model, data, BITS)
+    result = golden(integers, integers.quantize_input(long.x), long.lengths)
+    form = integers.layers[0].formats.values["h"]
+    return {
+        "diverged": False,
+        "float": measured(model, data)[1],
+        "gradient": model.facts["largest_gradient_norm"],
+        "norm": float(np.linalg.norm(model.layers[0].block("h", "h"), 2)),
+        "state": reached(model, data.evaluation).states["0.h"],
+        "state_later": reached(model, long).states["0.h"],
+        "growth": growth(model, long),
+        "format": str(form),
+        "integer_bits": form.width - form.frac,
+        "saturated": result.saturation["0.h"],
+        **fixed_point(integers, data, check=check),
+    }
+
+
+def growth(model: Model, split: Split) -> list[float]:
+    """The largest state at each step, over all units and sequences (64 of them run side by side)."""
+    largest = np.zeros(split.x.shape[1])
+    for start in range(0, len(split.x), 64):
+        x = model.standardised(split.x[start : start + 64]).astype(np.float64)
+        h = model.layers[0].forward(x, split.lengths[start : start + 64])
+        largest = np.maximum(largest, np.abs(h).max(axis=(0, 2)))
+    return [float(v) for v in largest]
+
+
+def integer_bits(largest: float) -> int:
+    """The bits before the point that hold a value from 0 on."""
+    return max(0, math.frexp(largest)[1])
+
+
+def measure(run: Run) -> dict[str, Any]:
+    """Every row, every seed."""
+    training = {"epochs": 2} if run.quick else {}
+    rows = [FREE, KEPT] if run.quick else list(ROWS)
+    tasks = [{"row": r, "seed": s, "check": run.checks(s), "training": training} for r in rows for s in run.seeds]
+    results, n = run.each(work, tasks), len(run.seeds)
+    steps = run.place.dataset(DATA).evaluation.x.shape[1]
+    return {"steps": steps, "rows": {row: results[k * n : (k + 1) * n] for k, row in enumerate(rows)}}
+
+
+def write(results: dict[str, Any]) -> Section:
+    """The section."""
+    steps = results["steps"]
+    later = LONGER * steps
+    finished = {row: [r for r in found if not r["diverged"]] for row, found in results["rows"].items()}
+    ranges, widths = [], []
+    for row, found in finished.items():
+        lost = f"{len(results['rows'][row]) - len(found)} of {len(results['rows'][row])}"
+        if not found:
+            ranges.append([row, "-", "-", "-", "-", "-", lost])
+            continue
+        each = {key: [r[key] for r in found] for key in found[0]}
+        ranges.append(
+            [row, spread(each["float"]), number(max(each["gradient"])), spread(each["norm"], 1, 2),
+             number(max(each["state"])), number(max(each["state_later"])), lost]
+        )  # fmt: skip
+        widths.append(
+            [row, spread(each["value"]), within(each["integer_bits"]), within(integer_bits(v) for v in each["state"]),
+             within(integer_bits(v) for v in each["state_later"]), f"{100 * max(each['saturated']):.2g} %",
+             checked(found)]
+        )  # fmt: skip
+    free, kept = finished[FREE], finished[KEPT]
+    gap = 100 * (mean(kept, "float") - mean(free, "float"))
+    growing = {row: worst(found, "state_later") / worst(found, "state") for row, found in finished.items() if found}
+    wildest = max(growing, key=lambda row: worst(finished[row], "state_later"))
+    return Section(
+        "Why does my ReLU RNN explode?",
+        "A plain RNN with ReLU learns well, but its gradient and its state grow without an end. What bounds them, what"
+        " does that cost, and how many bits does the state need?",
+        f"Each step multiplies by the recurrent matrix U, and ReLU never ends. Clipping gradients mends only the"
+        f" training: \"{wildest}\" still reaches a state of {number(worst(finished[wildest], 'state_later'))}, which takes"
+        f" {integer_bits(worst(finished[wildest], 'state_later'))} integer bits, in sequences {LONGER} times as long as"
+        f" trained. With ||U|| kept at 0.99 the accuracy is {percent(kept, 'float')} % against {percent(free, 'float')} %"
+        f" ({gap:+.1f} points), and the state at {later} steps is at most {growing[KEPT]:.2f} times that at {steps}.",
+        [
+            f"{DATA}, {UNITS} units, trained by the recipe of all studies; gradients are clipped at a norm of 1 where the"
+            f" row says nothing else but a bound. The largest gradient is the norm over all parameters before clipping,"
+            f" in any batch of the training; the largest state is that of any unit, sequence and step of the test part,"
+            f" once at its own lengths (up to {steps} steps) and once with every sequence repeated until it has {later}"
+            f" steps. Gradients and states are the worst of all seeds.",
+            markdown(
+                ["initial U, and what is done", "accuracy in percent", "largest gradient", "norm of U when trained",
+                 f"largest state in {steps} steps", f"in {later} steps", "seeds that diverged"],
+                ranges,
+            ),
+            f"Going forward, a step multiplies the state by U and lets through what is positive; going back, the gradient"
+            f" is multiplied by the transpose for the units that were let through. So both can grow by as much as the norm"
+            f" of U in every step, and at {steps} steps even 1.3 a step makes {1.3**steps:.0f}. How much they do grow depends"
+            f" on which units are open together: norm and spectral radius above 1 permit an explosion and do not foretell"
+            f" it, which is why rows of nearly the same norm end orders of magnitude apart, and why a test at the trained"
+            f" length says little about a longer one. Below 1, the norm forbids it: ||h|| <= max ||Wx + b|| / (1 - ||U||).",
+            f"For hardware the worst state decides the integer bits. The table gives those of the format that calibration"
+            f" chose at {BITS} bits, those that hold the worst state at both lengths, and which share of the state's values"
+            f" saturates when a network quantized for the trained length runs {LONGER} times as long.",
+            markdown(
+                ["initial U, and what is done", f"accuracy in percent at {BITS} bits", "integer bits of the format",
+                 f"needed in {steps} steps", f"in {later} steps", f"saturated in {later} steps", "simulated"],
+                widths,
+            ),
+        ],
+        f"One data set with sequences of at most {steps} steps. A norm below 1 makes a network forget, so a task with a"
+        f" long memory may pay for it where this one does not; and repeated utterances are a test of range, not of"
+        f" accuracy. The largest state seen is a lower bound of what can happen; only the bound by proof is an upper one.",
+        f"Largest state at each step, the worst of all seeds, and what it means in bits.",
+    )  # fmt: skip
+
+
+def mean(found: list[dict[str, Any]], key: str) -> float:
+    """Over seeds."""
+    return float(np.mean([r[key] for r in found]))
+
+
+def worst(found: list[dict[str, Any]], key: str) -> float:
+    """Over seeds."""
+    return float(max(r[key] for r in found))
+
+
+def percent(found: list[dict[str, Any]], key: str) -> str:
+    """The mean of a share over seeds."""
+    return f"{100 * mean(found, key):.1f}"
+
+
+def number(value: float) -> str:
+    """Three digits, and a power of ten where there are more than five before the point."""
+    return f"{value:.3g}" if 1e-3 < value < 1e3 else f"{value:,.0f}" if 1 <= value < 1e5 else f"{value:.1e}"
+
+
+def within(values: Any) -> str:
+    """One number, or the least to the largest."""
+    found = sorted(set(values))
+    return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
+
+
+def draw(results: dict[str, Any], figure: Any) -> None:
+    """Left the largest state at each step, right the accuracy at 8 bits against the integer bits that state needs."""
+    left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
+    steps = results["steps"]
+    for row, found in results["rows"].items():
+        found = [r for r in found if not r["diverged"]]
+        if not found:
+            continue
+        bounded = "kept" in row or "ReLU" in row
+        h = np.max([r["growth"] for r in found], axis=0)
+        (line,) = left.plot(np.arange(1, len(h) + 1), h, "-" if bounded else "--", label=row, linewidth=1.6)
+        bits = [integer_bits(r["state_later"]) for r in found]
+        right.plot(
+            bits, [100 * r["value"] for r in found], "o" if bounded else "x", color=line.get_color(), markersize=5
+        )
+    left.axvline(steps, color="0.6", linewidth=0.8)
+    left.text(steps * 1.03, left.get_ylim()[1], " trained length", va="top", fontsize=8, color="0.4")
+    left.set(xscale="log", yscale="log", xlabel="step", ylabel="largest state")
+    right.set(xlabel=f"integer bits that the state needs in {LONGER * steps} steps", ylabel=f"accuracy at {BITS} bits, %")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right center", fontsize=7.5, frameon=False)
+
+
+STUDY = Study("exploding_relu", measure, write, draw, (11.0, 4.2))
+
+if __name__ == "__main__":
+    sys.exit(main(STUDY))
