@@ -18,9 +18,9 @@ from hwrnn.errors import Diverged
 from hwrnn.golden import golden
 from hwrnn.model import Model
 from hwrnn.stability import measure as reached
-from hwrnn.stability import repeated
+from hwrnn.stability import repeated, state_bounds
 from study import Place, Run, Section, Study, fixed_point, main, trained
-from study_page import checked, markdown, spread
+from study_page import checked, markdown, paragraph, spread
 
 DATA, UNITS, LONGER, BITS = "japanese-vowels", 64, 10, 8
 
@@ -34,6 +34,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "Gaussian, norm 0.9; gradient clipped": {"init": "scaled:0.9"},
     "identity; norm kept at 0.99": {"init": "identity", "spectral_norm": 0.99},
     "orthogonal; norm kept at 0.99": {"init": "orthogonal", "spectral_norm": 0.99},
+    "orthogonal; norm kept at 0.9": {"init": "orthogonal", "spectral_norm": 0.9},
     "orthogonal; ReLU clipped at 6": {"init": "orthogonal", "activation": "relu6"},
     "orthogonal; ReLU clipped at 1": {"init": "orthogonal", "activation": "relu1"},
 }
@@ -55,7 +56,7 @@ def work(place: Place, row: str, seed: int, check: bool, training: dict[str, Any
     long = repeated(data.evaluation, LONGER * data.evaluation.x.shape[1])
     integers = quantize(model, data, BITS)
     result = golden(integers, integers.quantize_input(long.x), long.lengths)
-    form = integers.layers[0].formats.values["h"]
+    form, proved = integers.layers[0].formats.values["h"], state_bounds(integers)[0].bound
     return {
         "diverged": False,
         "float": measured(model, data)[1],
@@ -64,8 +65,8 @@ def work(place: Place, row: str, seed: int, check: bool, training: dict[str, Any
         "state": reached(model, data.evaluation).states["0.h"],
         "state_later": reached(model, long).states["0.h"],
         "growth": growth(model, long),
-        "format": str(form),
         "integer_bits": form.width - form.frac,
+        "proved": proved if math.isfinite(proved) else None,
         "saturated": result.saturation["0.h"],
         **fixed_point(integers, data, check=check),
     }
@@ -98,8 +99,7 @@ def measure(run: Run) -> dict[str, Any]:
 
 def write(results: dict[str, Any]) -> Section:
     """The section."""
-    steps = results["steps"]
-    later = LONGER * steps
+    steps, later = results["steps"], LONGER * results["steps"]
     finished = {row: [r for r in found if not r["diverged"]] for row, found in results["rows"].items()}
     ranges, widths = [], []
     for row, found in finished.items():
@@ -108,58 +108,62 @@ def write(results: dict[str, Any]) -> Section:
             ranges.append([row, "-", "-", "-", "-", "-", lost])
             continue
         each = {key: [r[key] for r in found] for key in found[0]}
-        ranges.append(
-            [row, spread(each["float"]), number(max(each["gradient"])), spread(each["norm"], 1, 2),
-             number(max(each["state"])), number(max(each["state_later"])), lost]
-        )  # fmt: skip
-        widths.append(
-            [row, spread(each["value"]), within(each["integer_bits"]), within(integer_bits(v) for v in each["state"]),
-             within(integer_bits(v) for v in each["state_later"]), f"{100 * max(each['saturated']):.2g} %",
-             checked(found)]
-        )  # fmt: skip
+        most = {key: number(max(each[key])) for key in ("gradient", "state", "state_later")}
+        bits = {key: within(map(integer_bits, each[key])) for key in ("state", "state_later")}
+        proved = "unbounded" if None in each["proved"] else within(map(integer_bits, each["proved"]))
+        norm, saturated = spread(each["norm"], 1, 2), f"{100 * max(each['saturated']):.2g} %"
+        ranges.append([row, spread(each["float"]), norm, most["gradient"], most["state"], most["state_later"], lost])
+        widths.append([row, spread(each["value"]), within(each["integer_bits"]), *bits.values(), proved, saturated,
+                       checked(found)])  # fmt: skip
+    wildest = max((found for found in finished.values() if found), key=lambda found: worst(found, "state_later"))
+    (name,) = (row for row, found in finished.items() if found is wildest)
     free, kept = finished[FREE], finished[KEPT]
-    gap = 100 * (mean(kept, "float") - mean(free, "float"))
-    growing = {row: worst(found, "state_later") / worst(found, "state") for row, found in finished.items() if found}
-    wildest = max(growing, key=lambda row: worst(finished[row], "state_later"))
     return Section(
         "Why does my ReLU RNN explode?",
-        "A plain RNN with ReLU learns well, but its gradient and its state grow without an end. What bounds them, what"
-        " does that cost, and how many bits does the state need?",
-        f"Each step multiplies by the recurrent matrix U, and ReLU never ends. Clipping gradients mends only the"
-        f" training: \"{wildest}\" still reaches a state of {number(worst(finished[wildest], 'state_later'))}, which takes"
-        f" {integer_bits(worst(finished[wildest], 'state_later'))} integer bits, in sequences {LONGER} times as long as"
-        f" trained. With ||U|| kept at 0.99 the accuracy is {percent(kept, 'float')} % against {percent(free, 'float')} %"
-        f" ({gap:+.1f} points), and the state at {later} steps is at most {growing[KEPT]:.2f} times that at {steps}.",
+        """A plain RNN with ReLU learns well, but its gradient and its state grow without an end. What bounds them,
+        what does that cost, and how many bits does the state need?""",
+        f"""Each step multiplies by the recurrent matrix U, and ReLU has no upper end. Clipping the gradients mends
+        the training and leaves the state: in sequences {LONGER} times as long as trained it reaches
+        {number(worst(wildest, "state_later"))}, {integer_bits(worst(wildest, "state_later"))} integer bits
+        ({name}). With the norm of U kept at 0.99 the accuracy is {percent(kept, "float")} %
+        ({percent(free, "float")} % without), and the state at {later} steps is
+        {worst(kept, "state_later") / worst(kept, "state"):.2f} times that at {steps}.""",
         [
-            f"{DATA}, {UNITS} units, trained by the recipe of all studies; gradients are clipped at a norm of 1 where the"
-            f" row says nothing else but a bound. The largest gradient is the norm over all parameters before clipping,"
-            f" in any batch of the training; the largest state is that of any unit, sequence and step of the test part,"
-            f" once at its own lengths (up to {steps} steps) and once with every sequence repeated until it has {later}"
-            f" steps. Gradients and states are the worst of all seeds.",
+            paragraph(f"""{DATA}, {UNITS} units, trained by the recipe of all studies. Where a row says nothing of
+            the gradient it is left as it is, except that the rows with a bound clip it at a norm of 1 too. The
+            largest gradient is the norm over all parameters, before clipping, of any batch of the training. The
+            largest state is that of any unit, sequence and step of the test part, once at its own lengths (up to
+            {steps} steps) and once with every sequence repeated until it has {later} steps. Gradients and states
+            are the worst of all seeds."""),
             markdown(
-                ["initial U, and what is done", "accuracy in percent", "largest gradient", "norm of U when trained",
+                ["initial U, and what is done", "accuracy in percent", "norm of U when trained", "largest gradient",
                  f"largest state in {steps} steps", f"in {later} steps", "seeds that diverged"],
                 ranges,
             ),
-            f"Going forward, a step multiplies the state by U and lets through what is positive; going back, the gradient"
-            f" is multiplied by the transpose for the units that were let through. So both can grow by as much as the norm"
-            f" of U in every step, and at {steps} steps even 1.3 a step makes {1.3**steps:.0f}. How much they do grow depends"
-            f" on which units are open together: norm and spectral radius above 1 permit an explosion and do not foretell"
-            f" it, which is why rows of nearly the same norm end orders of magnitude apart, and why a test at the trained"
-            f" length says little about a longer one. Below 1, the norm forbids it: ||h|| <= max ||Wx + b|| / (1 - ||U||).",
-            f"For hardware the worst state decides the integer bits. The table gives those of the format that calibration"
-            f" chose at {BITS} bits, those that hold the worst state at both lengths, and which share of the state's values"
-            f" saturates when a network quantized for the trained length runs {LONGER} times as long.",
+            paragraph(f"""Going forward, a step multiplies the state by U and lets through what is positive; going
+            back, the gradient is multiplied by the transpose of U for the units that were let through. So both can
+            grow by as much as the norm of U in every step: even 1.3 a step makes {1.3**steps:,.0f} in {steps}. How
+            much they do grow depends on which units are open together, so a norm above 1 permits an explosion and
+            does not foretell it: rows of nearly the same norm end orders of magnitude apart, and the test at the
+            trained length does not tell them apart. A norm below 1 forbids it, at any length: ||h|| <= max ||Wx +
+            b|| / (1 - ||U||)."""),
+            paragraph(f"""For hardware the largest state decides the integer bits. The table gives those of the
+            format that calibration chose at {BITS} bits; those that the largest state takes at both lengths; those
+            that the bound takes which `hwrnn inspect` proves of the quantized network at any length; and the share
+            of the state's values that saturates when a network quantized for the trained length runs {LONGER}
+            times as long."""),
             markdown(
                 ["initial U, and what is done", f"accuracy in percent at {BITS} bits", "integer bits of the format",
-                 f"needed in {steps} steps", f"in {later} steps", f"saturated in {later} steps", "simulated"],
+                 f"needed in {steps} steps", f"in {later} steps", "proved at any length", f"saturated in {later} steps",
+                 "simulated"],
                 widths,
             ),
         ],
-        f"One data set with sequences of at most {steps} steps. A norm below 1 makes a network forget, so a task with a"
-        f" long memory may pay for it where this one does not; and repeated utterances are a test of range, not of"
-        f" accuracy. The largest state seen is a lower bound of what can happen; only the bound by proof is an upper one.",
-        f"Largest state at each step, the worst of all seeds, and what it means in bits.",
+        paragraph(f"""One data set with sequences of at most {steps} steps. A norm below 1 makes a network forget,
+        so a task with a long memory may pay for it where this one does not; and repeated utterances test the
+        range, not the accuracy. The largest state seen is a lower bound of what can happen. What is proved is an
+        upper one: it holds for every input that the format can say, and lies far above what these data do."""),
+        f"The largest state at each step, the worst of all seeds, and the accuracy at {BITS} bits",
     )  # fmt: skip
 
 
@@ -189,25 +193,29 @@ def within(values: Any) -> str:
     return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
 
 
+WARM = ("#7a0403", "#b5200b", "#dd4a14", "#f07f13", "#f9b233", "#c79a6b", "#8c6d4f")
+COOL = ("#123f8c", "#2f7fc2", "#63b7d6", "#1a7a4c", "#79c267")
+
+
 def draw(results: dict[str, Any], figure: Any) -> None:
-    """Left the largest state at each step, right the accuracy at 8 bits against the integer bits that state needs."""
+    """Left the largest state at each step, right the accuracy in fixed point against the bits that the state needs."""
     left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
-    steps = results["steps"]
+    steps, warm, cool = results["steps"], iter(WARM), iter(COOL)
     for row, found in results["rows"].items():
+        ends = "activation" in ROWS[row] or "spectral_norm" in ROWS[row]
+        style = {"color": next(cool if ends else warm), "label": row}
         found = [r for r in found if not r["diverged"]]
         if not found:
             continue
-        bounded = "kept" in row or "ReLU" in row
         h = np.max([r["growth"] for r in found], axis=0)
-        (line,) = left.plot(np.arange(1, len(h) + 1), h, "-" if bounded else "--", label=row, linewidth=1.6)
+        left.plot(np.arange(1, len(h) + 1), h, "-" if ends else "--", linewidth=1.6, **style)
         bits = [integer_bits(r["state_later"]) for r in found]
-        right.plot(
-            bits, [100 * r["value"] for r in found], "o" if bounded else "x", color=line.get_color(), markersize=5
-        )
+        right.plot(bits, [100 * r["value"] for r in found], "o" if ends else "x", markersize=5, **style)
     left.axvline(steps, color="0.6", linewidth=0.8)
-    left.text(steps * 1.03, left.get_ylim()[1], " trained length", va="top", fontsize=8, color="0.4")
-    left.set(xscale="log", yscale="log", xlabel="step", ylabel="largest state")
-    right.set(xlabel=f"integer bits that the state needs in {LONGER * steps} steps", ylabel=f"accuracy at {BITS} bits, %")
+    left.set(yscale="log", xlabel="step", ylabel="largest state")
+    left.text(steps + 4, left.get_ylim()[1] / 3, "trained length", ha="left", va="top", fontsize=8, color="0.4")
+    right.set(xlabel=f"integer bits that the state takes in {LONGER * steps} steps")
+    right.set(ylabel=f"accuracy at {BITS} bits, %")
     figure.legend(*left.get_legend_handles_labels(), loc="outside right center", fontsize=7.5, frameon=False)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from hwrnn.errors import UsageError
 from hwrnn.files import atomic_write
 
-__all__ = ["STUDIES", "Section", "checked", "markdown", "put_section", "ranged", "spread"]
+__all__ = ["STUDIES", "Section", "checked", "markdown", "paragraph", "put_section", "ranged", "spread"]
 
 STUDIES = (
     "relu_or_tanh", "exploding_relu", "same_cost", "without_gradients", "anomaly", "few_bits", "bars",
@@ -140,6 +140,11 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A table, the first column to the left and the others to the right."""
     lines: list[Sequence[Any]] = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def paragraph(text: str) -> str:
+    """Lines of prose, indented as the script is, in one line."""
+    return " ".join(text.split())
 
 
 def spread(values: Sequence[float], factor: float = 100.0, digits: int = 1) -> str:
