@@ -15,13 +15,13 @@ import public_data  # noqa: E402
 import study  # noqa: E402
 import study_page  # noqa: E402
 from hwrnn.comparing import measured  # noqa: E402
+from hwrnn.compiler import CPP, compiler_available  # noqa: E402
 from hwrnn.data import load_dataset  # noqa: E402
 from hwrnn.errors import UsageError  # noqa: E402
 from hwrnn.model import build_model  # noqa: E402
 from hwrnn.quantization import quantize  # noqa: E402
 from hwrnn.rtl import Network  # noqa: E402
 from hwrnn.sim import verification  # noqa: E402
-from hwrnn.sim.cxxrtl import compiler_available  # noqa: E402
 
 
 def counted(place, word, seed):
@@ -88,7 +88,7 @@ def test_fixed_point_is_goldens_and_the_hardwares(small):
     model, data = small
     plain = study.fixed_point(model, data, check=False)
     assert plain == {"value": measured(model, data)[1], "hardware": None}
-    if not compiler_available():
+    if not compiler_available(CPP):
         pytest.skip("CXXRTL needs a C++ compiler")
     found = study.fixed_point(model, data, check=True, count=3, lanes=1)
     assert found["value"] == plain["value"]
@@ -96,7 +96,7 @@ def test_fixed_point_is_goldens_and_the_hardwares(small):
 
 
 def test_other_hardware_is_found(small, monkeypatch):
-    if not compiler_available():
+    if not compiler_available(CPP):
         pytest.skip("CXXRTL needs a C++ compiler")
     model, data = small
     layer = model.layers[0]

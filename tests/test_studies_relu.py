@@ -11,7 +11,7 @@ sys.path.insert(0, str(ROOT / "examples"))
 
 import exploding_relu  # noqa: E402
 import study  # noqa: E402
-from hwrnn.compiler import compiler_available  # noqa: E402
+from hwrnn.compiler import CPP, compiler_available  # noqa: E402
 from hwrnn.data import Split, load_dataset  # noqa: E402
 from hwrnn.model import build_model  # noqa: E402
 from hwrnn.stability import measure, repeated  # noqa: E402
@@ -45,7 +45,7 @@ def quick(module, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not compiler_available(), reason="CXXRTL needs a C++ compiler")
+@pytest.mark.skipif(not compiler_available(CPP), reason="CXXRTL needs a C++ compiler")
 def test_exploding_relu_runs(tmp_path):
     results = quick(exploding_relu, tmp_path)
     for found in results["rows"].values():
