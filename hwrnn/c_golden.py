@@ -170,13 +170,16 @@ def printed(layer: QuantizedLayer) -> CLayer:
     return _printed(layer.cell, tuple(formats.values.items()), tuple(formats.bias_frac.items()))
 
 
-def number_for(layer: QuantizedLayer) -> str:
+def number_for(layer: QuantizedLayer, made: CLayer | None = None) -> str:
     """The narrowest type that holds everything a layer computes, from its formats and its actual weights.
+
+    Args:
+        made: what :func:`printed` gives for the layer, where that is known.
 
     Raises:
         Unprintable: a layer that there is no C for, or one that needs more than 62 bits.
     """
-    made, formats = printed(layer), layer.formats
+    made, formats = made or printed(layer), layer.formats
     needed = float(made.bound)
     for k, phase in enumerate(layer.cell.phases):
         for gate, reads in phase.gates.items():
@@ -235,7 +238,7 @@ def compiled_layers(
     Raises:
         UsageError: insisted on, without a compiler or for a model that there is no C for.
     """
-    if compiled is False or (compiled is None and not compiler_available(C)):
+    if compiled is False or (compiled is None and old is None and not compiler_available(C)):
         return None
     made: list[CompiledLayer] = []
     try:
@@ -292,13 +295,19 @@ class CompiledLayer:
     """
 
     def __init__(self, layer: QuantizedLayer) -> None:
+        self.made, self.libraries = printed(layer), dict[str, ctypes.CDLL]()
+        self.layer = layer
         self.load(layer)
 
     def load(self, layer: QuantizedLayer) -> None:
         """Take the weights, biases and formats of a layer; cheap where cell and sizes stay the same."""
-        made, number = printed(layer), number_for(layer)
-        self.layer, self.stored = layer, made.stored
-        self.library = _library(_text(layer.cell, made.phases, made.stored, number))
+        if layer.cell is not self.layer.cell or layer.formats is not self.layer.formats:
+            # Fraction by fraction, such a key costs more to hash than the weights to pack: not for new weights alone.
+            self.made, self.libraries = printed(layer), {}
+        made, number = self.made, number_for(layer, self.made)
+        if number not in self.libraries:
+            self.libraries[number] = _library(_text(layer.cell, made.phases, made.stored, number))
+        self.layer, self.stored, self.library = layer, made.stored, self.libraries[number]
         self.dtype = np.dtype(number.removesuffix("_t"))
         self.parameters = np.array(made.parameters, self.dtype)
         self.bias = np.concatenate([layer.biases[gate] for gate in layer.cell.gates]).astype(self.dtype)
