@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hwrnn.errors import UsageError
-from hwrnn.golden import golden
+from hwrnn.golden import Golden
 from hwrnn.quantization import QuantizedLayer, QuantizedModel
 from hwrnn.training.losses import LOSSES, arranged
 from hwrnn.training.metrics import accuracy, rmse
@@ -118,13 +118,17 @@ class Problem:
     per_step: bool
     objective: str | Objective
 
-    def value(self, genome: np.ndarray) -> tuple[float, float]:
+    def value(self, prepared: Golden, genome: np.ndarray) -> tuple[float, float]:
         """What is to be made small for one genome, and what decides between equal ones: its loss.
+
+        Args:
+            prepared: runs networks of this model's structure.
 
         Raises:
             UsageError: an objective that is not one finite number.
         """
-        raw = golden(with_genome(self.model, genome), self.x, self.lengths).output
+        prepared.exchange(with_genome(self.model, genome))
+        raw = prepared.run(self.x, self.lengths).output
         loss = self.loss(raw)
         if self.objective == "loss":
             return loss, 0.0
@@ -160,4 +164,5 @@ def _finite(value: Any) -> float:
 def assess(problem: Problem, genomes: np.ndarray) -> np.ndarray:
     """The values (K, 2) float64 of genomes (K, genes), each as if it were alone: a worker's task."""
     with single_thread_blas():
-        return np.array([problem.value(genome) for genome in genomes], np.float64).reshape(-1, 2)
+        prepared = Golden(problem.model)
+        return np.array([problem.value(prepared, genome) for genome in genomes], np.float64).reshape(-1, 2)
