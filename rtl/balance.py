@@ -16,8 +16,9 @@ from typing import Any
 from hwrnn.errors import TooLarge, UsageError
 from hwrnn.quantization import QuantizedLayer, QuantizedModel
 from hwrnn.rtl.engine import schedule_of
-from hwrnn.rtl.logic import logic_of
-from hwrnn.rtl.resources import layer_memories, memory_place, multiplier_blocks
+from hwrnn.rtl.logic import logic_of, logic_of_code
+from hwrnn.rtl.repeat import Repeat, repeat_of
+from hwrnn.rtl.resources import MemoryShape, layer_memories, memory_place, multiplier_blocks
 from hwrnn.rtl.schedule import Schedule
 from hwrnn.rtl.targets import Target
 from hwrnn.rtl.timing import Timing
@@ -66,8 +67,14 @@ def capacity_of(target: Target) -> Needs:
     )  # fmt: skip
 
 
-def needs_of(layers: Sequence[QuantizedLayer], schedules: Sequence[Schedule], timing: Timing, target: Target) -> Needs:
-    """What a stack takes of a part."""
+def needs_of(
+    layers: Sequence[QuantizedLayer],
+    schedules: Sequence[Schedule],
+    timing: Timing,
+    target: Target,
+    code: Repeat | None = None,
+) -> Needs:
+    """What a stack, and what repeats its code, take of a part."""
     multipliers = blocks = Fraction(0)
     luts = flip_flops = 0.0
     for layer, schedule in zip(layers, schedules, strict=True):
@@ -76,6 +83,10 @@ def needs_of(layers: Sequence[QuantizedLayer], schedules: Sequence[Schedule], ti
             blocks += memory_place(memory, target.family)[0]
         more = logic_of(layer, schedule, timing, target)
         luts, flip_flops = luts + more[0], flip_flops + more[1]
+    if code is not None:
+        place = memory_place(MemoryShape(code.depth, code.form.width, False), target.family)
+        more = logic_of_code(*place[1:])
+        blocks, luts, flip_flops = blocks + place[0], luts + more[0], flip_flops + more[1]
     return Needs(ceil(multipliers), ceil(blocks), ceil(luts), ceil(flip_flops))
 
 
@@ -138,7 +149,7 @@ def balance(model: QuantizedModel, target: Target, timing: Timing | None = None,
     for interval in intervals:
         lanes = tuple(choices.fewest(max(interval, choices.fastest)) for choices in layers)
         schedules = [schedule_of(layer, n, timing, channels) for layer, n in zip(model.stack, lanes, strict=True)]
-        needs = needs_of(model.stack, schedules, timing, target)
+        needs = needs_of(model.stack, schedules, timing, target, repeat_of(model))
         if needs.within(capacity):
             taken = tuple(schedule.cycles_per_step for schedule in schedules)
             bound, at, need = CELLS, None, None

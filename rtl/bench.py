@@ -23,7 +23,7 @@ _STEPS = (4, 1, 2)  # of the sequences of a bench without samples
 # What the bench says of the cycles that it checks.
 _ONE = """\
 from the first input element of a sequence of T steps to its last output element, the network idle before
-//     and no stalls, INPUTS - 1 + (T - 1) * CYCLES_PER_STEP + LATENCY"""
+//     and no stalls, INPUTS - 1 + (T - 1) * LATER_STEP + LATENCY"""
 _SEVERAL = """\
 between two input vectors of a channel, without stalls, CHANNELS * CYCLES_PER_STEP, or as long as there is room
 //     behind the first layer, CHANNELS * FIRST_LAYER at least; and m_axis_tid with every element"""
@@ -91,6 +91,7 @@ def bench_files(network: Network, name: str, version: str, x: np.ndarray, length
         "TAG": "m_axis_tid, " if tag else "",
         "CYCLES": _ONE if channels == 1 else _SEVERAL,
         "CYCLES_PER_STEP": network.cycles_per_step,
+        "LATER_STEP": network.cycles_of_later_step,
         "FIRST_LAYER": network.engines[0].cycles_per_step,
         "LATENCY": network.latency,
         # Bursts hold back at most 32 cycles an element, and a transfer at one port may wait for a few steps.

@@ -17,6 +17,7 @@ module @NAME@_tb;
   localparam CHANNELS = @CHANNELS@;              // sequences that take turns, vector by vector
   localparam TAG_BITS = @TAG_BITS@;              // of m_axis_tid, which only a network of several channels has
   localparam CYCLES_PER_STEP = @CYCLES_PER_STEP@;
+  localparam LATER_STEP = @LATER_STEP@;          // what each step but the first adds to a sequence that comes alone
   localparam FIRST_LAYER = @FIRST_LAYER@;          // cycles a step of the first layer, which others may hold back
   localparam LATENCY = @LATENCY@;
   localparam PATIENCE = @PATIENCE@;              // cycles without a transfer after which a run is given up
@@ -200,7 +201,7 @@ module @NAME@_tb;
       while (!failed && (sent < stop || received < due))
         tick;
       quiet = 0;
-      while (!failed && quiet < LATENCY + CYCLES_PER_STEP + 8)
+      while (!failed && quiet < LATENCY + LATER_STEP + 8)
         tick;
     end
   endtask
@@ -253,7 +254,7 @@ module @NAME@_tb;
         due = due + 1;
       run;
       steps = (stop - begins) / INPUTS;
-      cycles = INPUTS - 1 + (steps - 1) * CYCLES_PER_STEP + LATENCY;
+      cycles = INPUTS - 1 + (steps - 1) * LATER_STEP + LATENCY;
       if (!failed && last_output_at - first_input_at != cycles) begin
         $display("FAIL @NAME@: a sequence of %0d steps takes %0d cycles, expected %0d", steps,
           last_output_at - first_input_at, cycles);

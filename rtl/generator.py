@@ -137,7 +137,10 @@ def _header(emitted: Emitted, lanes: Any) -> str:
     options += f", timing=hwrnn.rtl.{network.timing}" if network.timing != SHORTEST else ""
     options += f", weights={network.weights!r}" if network.weights != "auto" else ""
     options += ", target=TARGET" if network.weights == "spram" else ""
-    cells = ", then ".join(f"{e.layer.cell.name} {e.layer.inputs}x{e.layer.units}" for e in network.engines)
+    names = [f"{e.layer.cell.name} {e.layer.inputs}x{e.layer.units}" for e in network.engines]
+    if network.repeat is not None:
+        names[network.model.encoder - 1] += ", its last output repeated"
+    cells = ", then ".join(names)
     writers = f"hwrnn {hwrnn.__version__} (Amaranth {tools['amaranth']}, Yosys {tools['yosys']})"
     return f"""\
 // {emitted.name}: {cells}; {network.cycles_per_step} cycles per time step, latency {network.latency}

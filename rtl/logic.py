@@ -17,7 +17,7 @@ from hwrnn.rtl.targets import Target
 from hwrnn.rtl.timing import Timing
 from hwrnn.trace import trace
 
-__all__ = ["logic_of"]
+__all__ = ["logic_of", "logic_of_code"]
 
 
 @dataclass(frozen=True)
@@ -122,3 +122,15 @@ def _turns(schedule: Schedule) -> int:
         return 0
     tag = (schedule.channels - 1).bit_length()
     return schedule.channels + tag * (schedule.slots + schedule.mac + sum(schedule.depths))
+
+
+def logic_of_code(cells: int, bits: int) -> tuple[float, float]:
+    """Look-up tables and flip-flops of what repeats a code (``hwrnn.rtl.repeat``), mostly its counters.
+
+    Fitted to Yosys' counts for codes of 3, 16 and 64 elements of 8 bits on six families, none of which is more.
+
+    Args:
+        cells: 16x4 memories in LUTs that its vectors are in.
+        bits: of its vectors that are in flip-flops.
+    """
+    return 200.0 + 10.0 * cells + bits, 120.0 + bits

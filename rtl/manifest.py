@@ -56,6 +56,7 @@ def manifest_of(emitted: Emitted, lanes: Any, target: Target | None, chosen: Bal
         "channels": network.channels,
         "weights": network.weights,
         "load": _load(network) if network.loadable else None,
+        "repeat": _repeat(network),
         "cycles_per_step": {"value": network.cycles_per_step, "formula": _rate(network)},
         "latency": {"value": network.latency, "formula": _latency(network)},
         "ideal_cycles_per_step": network.ideal_cycles_per_step,
@@ -75,6 +76,32 @@ def _load(network: Network) -> dict[str, Any]:
         for n, (what, (words, bits)) in enumerate(zip(("weights", "biases"), contents(engine.lanes), strict=True))
     ]
     return {"version": VERSION, "identity": network.identity.hex(), "memories": memories, "sprams": sum(network.sprams)}
+
+
+def _repeat(network: Network) -> dict[str, Any] | None:
+    """What stands between an encoder and its decoder; None without an encoder."""
+    repeat = network.repeat
+    if repeat is None:
+        return None
+    cut, later = network.model.encoder, network.cycles_of_later_step
+    halves = (network.recurrent[:cut], network.recurrent[cut:])
+    both = " + ".join(f"max({', '.join(str(engine.cycles_per_step) for engine in half)})" for half in halves)
+    return {
+        "encoder": cut,
+        "elements": repeat.units,
+        "most_steps": repeat.most_steps,
+        "beyond": f"a sequence of more steps leaves as one of {repeat.most_steps}",
+        "latency": {"value": repeat.latency, "formula": f"{repeat.units} elements + 1 = {repeat.latency}"},
+        "memory_bits": repeat.memory_bits,
+        "sequence_alone": {
+            "later_step": later,
+            "formula": f"{network.model.inputs} inputs - 1 + (T - 1) * ({both}) + {network.latency}",
+        },
+        "sequence_in_a_row": {
+            "step": network.cycles_per_step,
+            "formula": f"T * {network.cycles_per_step}, where all sequences have T steps",
+        },
+    }
 
 
 def _format(form: Format) -> dict[str, Any]:
@@ -179,6 +206,8 @@ def _engine_latency(engine: Engine) -> str:
 
 def _latency(network: Network) -> str:
     each = [str(engine.latency) for engine in network.engines]
+    if network.repeat is not None:
+        each.append(f"{network.repeat.latency} of the code")
     if any(network.queued):
         each.append(f"{sum(network.queued)} behind earlier channels")
     if network.picker is not None:

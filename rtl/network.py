@@ -16,6 +16,7 @@ from hwrnn.rtl.lanes import factors
 from hwrnn.rtl.load_frames import contents, identity_of
 from hwrnn.rtl.loading import BYTES, Gate, Loader
 from hwrnn.rtl.ports import Part, element, shape
+from hwrnn.rtl.repeat import repeat_of
 from hwrnn.rtl.timing import SHORTEST, Timing
 from hwrnn.rtl.weights import AnyWeights, check_weights, is_loadable, sprams_of
 
@@ -42,7 +43,7 @@ def budgets_of(model: QuantizedModel, lanes: int, timing: Timing = SHORTEST, cha
 
 
 class Network(Part):
-    """A quantized model as one stream component: an engine for each layer.
+    """A quantized model as one stream component: an engine for each layer, the code's repetition behind its encoder.
 
     Args:
         model: the frozen integer network.
@@ -63,8 +64,8 @@ class Network(Part):
             of each frame, a stream of a byte for each frame, and whether the network waits for weights.
 
     Raises:
-        UsageError: a budget below 1, or not one for each layer, or channels out of their range; an unknown choice of
-            weights, or too many for SPRAM.
+        UsageError: a budget below 1, or not one for each layer, or channels out of their range, or several beside an
+            encoder; an unknown choice of weights, or too many for SPRAM.
     """
 
     def __init__(
@@ -94,6 +95,13 @@ class Network(Part):
             Engine(layer, budget, model.every_step or k != recurrent - 1, probed, timing, channels, choice)
             for k, (layer, budget, choice) in enumerate(zip(stack, budgets, choices, strict=True))
         )
+        if model.encoder and channels > 1:
+            raise UsageError(
+                f"Channels must be 1 for a network with an encoder, not {channels}: their sequences end at different"
+                " times, and a decoder begins with the end"
+            )
+        #: between the encoder and the decoder, None without an encoder
+        self.repeat = repeat_of(model)
         self.loader = Loader(self.identity, self._load_memories(), weights == "spram") if self.loadable else None
         self.picker = ArgMax(model.output_format, model.outputs, channels) if argmax else None
         self.input_format = model.input_format
@@ -156,9 +164,27 @@ class Network(Part):
         The network is idle before, and the output is taken at once. With several channels the sequence is that of the
         last one, after the other ones' of the same round.
         """
-        return sum(engine.latency + queued for engine, queued in zip(self.engines, self.queued, strict=True)) + (
-            ArgMax.latency if self.argmax else 0
-        )
+        engines = sum(engine.latency + queued for engine, queued in zip(self.engines, self.queued, strict=True))
+        between = 0 if self.repeat is None else self.repeat.latency
+        return engines + between + (ArgMax.latency if self.argmax else 0)
+
+    @property
+    def cycles_of_later_step(self) -> int:
+        """Cycles that every step but the first adds to a sequence that has the network for itself.
+
+        An encoder's steps are all over before those of the decoder begin, so both count; of several sequences the one
+        is decoded as the next is encoded, and each takes its steps times ``cycles_per_step``.
+        """
+        cut = self.model.encoder
+        halves = [self.recurrent[:cut], self.recurrent[cut:]] if cut else [self.recurrent]
+        return sum(max(engine.cycles_per_step for engine in half) for half in halves)
+
+    def sequence_cycles(self, steps: int) -> int:
+        """Cycles from the transfer of a sequence's first input element to that of its last output element.
+
+        The network is idle before, and neither port stalls.
+        """
+        return self.model.inputs - 1 + (steps - 1) * self.cycles_of_later_step + self.latency
 
     @property
     def queued(self) -> tuple[int, ...]:
@@ -196,7 +222,8 @@ class Network(Part):
     @property
     def memory_bits(self) -> int:
         """Bits of all memories."""
-        return sum(engine.memory_bits for engine in self.engines)
+        between = 0 if self.repeat is None else self.repeat.memory_bits
+        return sum(engine.memory_bits for engine in self.engines) + between
 
     @property
     def spram_bits(self) -> int:
@@ -214,6 +241,10 @@ class Network(Part):
             m.submodules[f"layer{k}"] = engine
             wiring.connect(m, source, engine.i)
             source = engine.o
+            if self.repeat is not None and k + 1 == self.model.encoder:
+                m.submodules.repeat = self.repeat
+                wiring.connect(m, source, self.repeat.i)
+                source = self.repeat.o
             for name, port in engine.probes.items():
                 for suffix in ("", "_valid"):
                     m.d.comb += getattr(self, self.probes[k, name] + suffix).eq(getattr(engine, port + suffix))
@@ -227,7 +258,7 @@ class Network(Part):
     def _gated(self, m: Module, loader: Loader) -> Any:
         """The input behind a gate that the loader closes, and what it writes."""
         # No more sequences than vectors and elements that queues and pipelines have room for.
-        most = sum(engine.schedule.buffer + 4 * self.channels + 4 for engine in self.engines) + 4
+        most = sum(engine.schedule.buffer + 4 * self.channels + 4 for engine in self.engines) + 8
         m.submodules.loader = loader
         m.submodules.gate = gate = Gate(self.input_format, self.model.inputs, most, self.channels)
         wiring.connect(m, wiring.flipped(self.i), gate.i)

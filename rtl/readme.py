@@ -12,7 +12,7 @@ def readme_of(manifest: dict[str, Any]) -> str:
     name, source, sink = manifest["name"], manifest["ports"]["input"], manifest["ports"]["output"]
     layers = "".join(_row(layer) for layer in manifest["layers"])
     used = source["format"]["width"]
-    silent = "" if manifest["every_step"] else " and shows no output"
+    silent = "" if manifest["every_step"] and not manifest["repeat"] else " and shows no output"
     rate, latency = manifest["cycles_per_step"], manifest["latency"]
     vectors = "every time step" if manifest["every_step"] else "the last time step of each sequence"
     return f"""# {name}
@@ -59,8 +59,8 @@ input element of a one-step sequence to its last output element (both exact whil
 {_counted(sink["elements_per_vector"], "output element")} leave after {vectors}:
 {sink["meaning"]}. `s_axis_tlast` with the last element of a sequence's last time step ends the
 sequence: the state returns to zero for the next one, which may follow at once. A stream that never raises it runs on
-for ever{silent}. Either side may stall in any cycle; `s_axis_tready` never waits
-for `s_axis_tvalid`.
+for ever{silent}. {_decoder(manifest)}Either side may stall in any cycle;
+`s_axis_tready` never waits for `s_axis_tvalid`.
 {_load(manifest)}
 ## Numbers
 
@@ -88,7 +88,30 @@ give the hex files to the project as memory files, or copy them to where the sim
 
 - Cycles per time step: {rate["formula"]}.
 - Latency: {latency["formula"]}.
-{_formulas(manifest)}"""
+{_sequences(manifest)}{_formulas(manifest)}"""
+
+
+def _decoder(manifest: dict[str, Any]) -> str:
+    repeat = manifest["repeat"]
+    if not repeat:
+        return ""
+    return (
+        "This network encodes a sequence and then decodes it:\nits output vectors, as many as it had steps, leave behind"
+        f" its last step, while the next sequence is taken. Steps are\ncounted up to {repeat['most_steps']:,};"
+        f" {repeat['beyond']}.\n"
+    )
+
+
+def _sequences(manifest: dict[str, Any]) -> str:
+    repeat = manifest["repeat"]
+    if not repeat:
+        return ""
+    return (
+        f"- The code, between encoder and decoder: {repeat['latency']['formula']}.\n"
+        "- A sequence of T steps alone, from its first input element to its last output element:"
+        f" {repeat['sequence_alone']['formula']}.\n"
+        f"- Sequences in a row, each: {repeat['sequence_in_a_row']['formula']}.\n"
+    )
 
 
 def _counted_ports(manifest: dict[str, Any]) -> str:

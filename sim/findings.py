@@ -39,6 +39,8 @@ class Findings:
     golden: list[np.ndarray] = field(default_factory=list)
     hardware: list[np.ndarray] | None = field(default_factory=list)  # None: some outputs never came
     latency: int | None = None
+    alone: int | None = None
+    alone_steps: int = 1
 
     def add(
         self,
@@ -75,9 +77,19 @@ class Findings:
         shown[(order.sequences, order.steps) if model.every_step else order.sequences] = vectors
         self.hardware.append(shown[:count])
 
-    def measure_latency(self, run: Runner, raw: np.ndarray) -> None:
-        """Run one time step alone; with several channels one of each, element by element after a long pause."""
+    def measure_latency(self, run: Runner, raw: np.ndarray, lengths: np.ndarray) -> None:
+        """Run one time step alone; with several channels one of each, element by element after a long pause.
+
+        With an encoder, the first sequence of several steps alone too.
+        """
         channels = self.network.channels
+        several = np.flatnonzero(lengths > 1)[:1]
+        if self.network.repeat is not None and len(several):
+            self.alone_steps = int(lengths[several[0]])
+            whole = stimulus(self.network, raw[several], lengths[several])
+            recording = run(self.network, whole, None)
+            if len(recording.outputs) >= whole.outputs:
+                self.alone = int(recording.output_cycles[whole.outputs - 1] - recording.input_cycles[0])
         raw, lengths = filled(raw[:1, :1], np.ones(1, np.int64), channels)
         one = stimulus(self.network, raw, lengths)
         if channels > 1:
@@ -117,10 +129,13 @@ class Findings:
             error = largest_difference(model, shown, predicted, lengths)
         measured = typical(self.distances, network.channels) if steady else self.cycles / steps
         promised = {"cycles_per_step": network.cycles_per_step, "latency": network.latency}
+        if self.alone is not None:
+            promised["sequence_cycles"] = network.sequence_cycles(self.alone_steps)
         rate = network.cycles_per_step if measured is None else measured
         holds = None
         if steady and not self.differences:
             pairs: list[tuple[float | None, int]] = [(self.latency, network.latency)]
+            pairs.append((self.alone, network.sequence_cycles(self.alone_steps)))
             if rate_is_bounded_by_steps(network, lengths):
                 pairs.append((measured, network.cycles_per_step))
             known = [found == due for found, due in pairs if found is not None]
@@ -130,6 +145,7 @@ class Findings:
             len(lengths), steps, self.mismatches, self.cycles, rate, ideal, ideal / rate, scores["accuracy"], error,
             name, self.cycles / max(self.seconds, 1e-9), scores["rmse"], self.compared, first_of(self.differences),
             self.latency, promised, holds, self._saturation(),
+            self.alone,
         )  # fmt: skip
 
     def _saturation(self) -> dict[str, float]:

@@ -34,6 +34,8 @@ class Report:
         promised: ``cycles_per_step`` and ``latency`` in closed form.
         closed_forms: whether both equal what was measured; None where nothing could be.
         saturation: share of saturated values by ``"LAYER.NAME"``, in golden.
+        sequence_cycles: of a network with an encoder, from the first input element to the last output element of the
+            first sequence of several steps, alone; ``promised`` has it too. None where it was not measured.
     """
 
     sequences: int
@@ -54,6 +56,7 @@ class Report:
     promised: dict[str, int]
     closed_forms: bool | None
     saturation: dict[str, float]
+    sequence_cycles: int | None = None
 
     @property
     def fault(self) -> str | None:
@@ -62,7 +65,11 @@ class Report:
             return str(self.first_difference)
         if self.closed_forms is False:
             due = f"{self.promised['cycles_per_step']} cycles a step and {self.promised['latency']} of latency"
-            return f"hardware must take {due}, not {self.cycles_per_step:g} and {self.latency}"
+            taken = f"{self.cycles_per_step:g} and {self.latency}"
+            if self.sequence_cycles is not None:
+                due += f" and {self.promised['sequence_cycles']} for a sequence alone"
+                taken += f" and {self.sequence_cycles}"
+            return f"hardware must take {due}, not {taken}"
         return None
 
     def to_json(self) -> dict[str, Any]:
@@ -91,5 +98,8 @@ class Report:
         ]  # fmt: skip
         if self.latency is not None:
             rows.append(["latency in cycles (promised)", f"{self.latency} ({self.promised['latency']})"])
+        if self.sequence_cycles is not None:
+            due = self.promised["sequence_cycles"]
+            rows.append(["cycles of a sequence alone (promised)", f"{self.sequence_cycles} ({due})"])
         text = table(rows)
         return text if self.fault is None else f"{text}\n\n{self.fault[0].upper()}{self.fault[1:]}."

@@ -143,6 +143,8 @@ def stimulus(
 
     With several channels they are as many vectors for each, as :func:`hwrnn.rtl.rounds.filled` makes them.
     """
+    if network.repeat is not None and int(lengths.max()) > network.repeat.most_steps:
+        raise UsageError(f"Sequences must have at most {network.repeat.most_steps} steps, not {lengths.max()}")
     order = order_of(lengths, network.channels)
     data = np.asarray(x[order.sequences, order.steps], np.int64).reshape(-1)
     last = np.zeros((len(order.ends), x.shape[2]), np.uint8)

@@ -17,7 +17,8 @@ def step_distances(network: Network, recording: Recording, lengths: np.ndarray) 
     """Cycles between consecutive time steps of a channel's sequence, int64 (n,), at the engine that bounds the rate.
 
     Seen at the last unit of its output where that is probed, else at the input port, which the network throttles to its
-    own rate as soon as everything before that engine is full.
+    own rate as soon as everything before that engine is full; of a decoder at the output port, for what stands between
+    it and the input takes whole sequences.
     """
     engine = network.engines.index(network.bounding)
     layer = network.bounding.layer
@@ -26,6 +27,9 @@ def step_distances(network: Network, recording: Recording, lengths: np.ndarray) 
     sequences = order_of(lengths, channels).sequences
     if key in recording.probes:
         times, full = recording.probes[key][1][layer.units - 1 :: layer.units], 0
+    elif network.repeat is not None and engine >= network.model.encoder:
+        count = network.outputs_per_vector
+        times, full = recording.output_cycles[count - 1 :: count], 0
     else:
         times = recording.input_cycles[network.model.inputs - 1 :: network.model.inputs]
         full = 4 * channels * (engine + 1)

@@ -108,7 +108,7 @@ def simulate(
         if progress is not None:
             progress(total, total)
         if steady and inside:
-            findings.measure_latency(run, raw)
+            findings.measure_latency(run, raw, lengths)
         report = findings.report(name, x, lengths, steady, float_model, targets)
         if waveform is not None:
             some = _of_interest(report, len(lengths))

@@ -67,7 +67,7 @@ FAULTS = {
     "a result missing": ("expected.hex", lambda text: text[: text.rindex("//")], "not in this folder"),
     "no stimulus": ("stimulus.hex", lambda text: "", "not in this folder"),
     "latency": ("gru_tb.v", replaced(r"LATENCY = \d+", "LATENCY = 1"), "cycles, expected"),
-    "cycles per step": ("gru_tb.v", replaced(r"CYCLES_PER_STEP = \d+", "CYCLES_PER_STEP = 1"), "steps takes"),
+    "cycles per step": ("gru_tb.v", replaced(r"LATER_STEP = \d+", "LATER_STEP = 1"), "steps takes"),
 }
 
 

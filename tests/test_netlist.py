@@ -141,3 +141,21 @@ def test_the_netlist_gives_the_golden_integers(
     assert not holds or types[holds]
     verdict = run(generated / "net_tb.v", netlist, target.family, work)
     assert verdict.startswith("PASS net"), verdict
+
+
+@pytest.mark.parametrize(
+    "device, cell, units",
+    [("up5k", "rnn", 3), ("hx8k", "mingru", 3), ("ecp5-25k-6", "gru", 3), ("ecp5-25k-6", "rnn", 18)],
+)
+def test_an_autoencoders_netlist_gives_the_golden_integers(device: str, cell: str, units: int, tmp_path: Path) -> None:
+    """With the code between encoder and decoder in flip-flops, in LUTs, and in more than 16 words of them."""
+    target = TARGETS[device]
+    model, x, lengths = network_of(
+        cell, 2, [units, 2], 2, layers=2, encoder=1, every_step=True, task="regression", bits=6, lengths=(3, 1)
+    )
+    generated, work = tmp_path / "verilog", tmp_path / "work"
+    generate(model, generated, lanes=2, name="net", target=device, samples=x, lengths=lengths)
+    work.mkdir()
+    netlist, _ = mapped(target, generated, work)
+    verdict = run(generated / "net_tb.v", netlist, target.family, work)
+    assert verdict.startswith("PASS net"), verdict
