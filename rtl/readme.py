@@ -96,8 +96,8 @@ def _decoder(manifest: dict[str, Any]) -> str:
     if not repeat:
         return ""
     return (
-        "This network encodes a sequence and then decodes it:\nits output vectors, as many as it had steps, leave behind"
-        f" its last step, while the next sequence is taken. Steps are\ncounted up to {repeat['most_steps']:,};"
+        "This network encodes a sequence and then decodes it:\nits output vectors, as many as it had steps, leave"
+        f" behind its last step, while the next sequence is taken. Steps are\ncounted up to {repeat['most_steps']:,};"
         f" {repeat['beyond']}.\n"
     )
 

@@ -12,6 +12,7 @@ from plain import plain
 import oracle
 from hwrnn.activations import NONLINEARITIES, PARAMETRIC
 from hwrnn.cells import CELLS
+from hwrnn.compiler import C, compiler_available
 from hwrnn.errors import UsageError
 from hwrnn.fixed import Format
 from hwrnn.golden import golden
@@ -114,6 +115,8 @@ def test_an_encoder_and_a_decoder(cell, hidden, encoder, outputs):
     lengths[1] = 1
     assert q.encoder == encoder and len(set(lengths.tolist())) > 2
     result = assert_equal_oracle(q, raw, lengths)
+    if compiler_available(C):
+        assert np.array_equal(golden(q, raw, lengths, compiled=True).output, result.output)
     plainly = golden(replace(q, encoder=0), raw, lengths).output
     assert (result.output != plainly).any()  # the code is not what the layer behind would read without it
 
