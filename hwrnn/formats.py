@@ -7,9 +7,10 @@ from the weights themselves and from where the products of a row must meet.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from hwrnn.fixed import Format
 from hwrnn.model import Layer, Model
 from hwrnn.trace import trace
 
-__all__ = ["PORT", "Choice", "LayerFormats", "Widths", "choose_formats", "derived_formats", "first_choice"]
+__all__ = ["PORT", "Choice", "LayerFormats", "Widths", "choice_of", "choose_formats", "derived_formats", "first_choice"]
 
 #: Bits of the narrowest multiplier's port (iCE40): a shift must not push an operand beyond it.
 PORT = 16
@@ -80,6 +81,30 @@ class LayerFormats:
     bias_frac: Mapping[str, int]
     shifts: Mapping[tuple[int, str], int]
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionaries for files."""
+        return {
+            "values": {name: f.to_json() for name, f in self.values.items()},
+            "weights": {f"{gate}.{operand}": f.to_json() for (gate, operand), f in self.weights.items()},
+            "bias_frac": {gate: int(frac) for gate, frac in self.bias_frac.items()},
+            "shifts": {f"{k}.{operand}": int(shift) for (k, operand), shift in self.shifts.items()},
+        }
+
+    @classmethod
+    def from_json(cls, what: Mapping[str, Any]) -> LayerFormats:
+        """What :meth:`to_json` gave.
+
+        Raises:
+            ValueError, KeyError, TypeError, AttributeError: anything else.
+        """
+        weights, shifts = what["weights"].items(), what["shifts"].items()
+        return cls(
+            {name: Format(**f) for name, f in what["values"].items()},
+            {tuple(name.split(".")): Format(**f) for name, f in weights},
+            dict(what["bias_frac"]),
+            {(int(k), operand): shift for k, operand, shift in ((*name.split("."), s) for name, s in shifts)},
+        )
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -117,6 +142,15 @@ def first_choice(model: Model, seen: Calibration, widths: Widths, method: str) -
         for gate, reads in ((g, r) for p in layer.cell.phases for g, r in p.gates.items()):
             for o in reads:
                 weights[index, gate, o] = _weight_frac(layer.block(gate, o), widths.weights, method)
+    return Choice(values, weights)
+
+
+def choice_of(model: Model, widths: Widths, formats: Sequence[LayerFormats]) -> Choice:
+    """The choice that known formats of a model came of."""
+    values = {(0, "x"): formats[0].values["x"]}
+    for k, (layer, f) in enumerate(zip(model.stack, formats, strict=True)):
+        values.update({(k, name): f.values[name] for name in _stored(layer, widths)})
+    weights = {(k, *key): form.frac for k, f in enumerate(formats) for key, form in f.weights.items()}
     return Choice(values, weights)
 
 

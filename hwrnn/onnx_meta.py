@@ -82,11 +82,7 @@ def _layer(layer: Layer | QuantizedLayer) -> dict[str, Any]:
         "inputs": int(layer.inputs), "units": int(layer.units),
     }  # fmt: skip
     if isinstance(layer, QuantizedLayer):
-        formats = layer.formats
-        what["values"] = {name: f.to_json() for name, f in formats.values.items()}
-        what["weights"] = {f"{gate}.{operand}": f.to_json() for (gate, operand), f in formats.weights.items()}
-        what["bias_frac"] = {gate: int(frac) for gate, frac in formats.bias_frac.items()}
-        what["shifts"] = {f"{k}.{operand}": int(shift) for (k, operand), shift in formats.shifts.items()}
+        what |= layer.formats.to_json()
     return what
 
 

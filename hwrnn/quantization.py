@@ -175,6 +175,7 @@ def quantize(
     method: str | None = None,
     operand_bits: int | None = None,
     finetune: int = 0,
+    search_every: int = 0,
     formats_of: QuantizedModel | None = None,
     **training: Any,
 ) -> QuantizedModel:
@@ -188,7 +189,8 @@ def quantize(
             (``hwrnn.search``); ``mse``: of each value's own error; ``max``: those that hold every value seen.
         operand_bits: what no operand of a multiplier may exceed by being shifted to where products meet, 16 where
             None. With that of the activations none is shifted, so that two products share a multiplier on more parts.
-        finetune: epochs of quantization-aware training with the formats frozen; ``training`` goes to it.
+        finetune: epochs of quantization-aware training (``hwrnn.training.finetune``); ``training`` goes to it.
+        search_every: epochs after which that training looks for formats anew; 0 keeps them frozen.
         formats_of: a quantized model of the same cells and sizes that lends its formats, so that the same gates
             compute both; weights that its formats do not hold saturate, and ``facts["saturated_weights"]`` of the
             result is their number. The widths and the method are its own then.
@@ -212,20 +214,27 @@ def quantize(
     if training and not finetune:
         names = ", ".join(training)
         raise UsageError(f"Options of training must come with fine-tuning epochs, not without: {names}")
+    if search_every and (formats_of is not None or not finetune):
+        raise UsageError("Epochs between searches must come with fine-tuning epochs, and not with another's formats")
     from hwrnn.likeness import formats_for, saturated
 
     if isinstance(model, QuantizedModel):
         raise UsageError("Model must be a float model, not a quantized one")
     seen = calibrate(model, dataset.train)
+    formats: Sequence[LayerFormats]
     if formats_of is None:
         formats = calibrated_formats(model, seen, widths, method, port)
     else:
         formats = formats_for(model, formats_of)
     if finetune:
-        from hwrnn import training as trainer
+        from hwrnn.training import finetune_searching
 
-        hardware = with_hardware_functions(model, formats)
-        model = trainer.finetune(hardware, dataset, formats, finetune, **training)
+        def search(now: Model, known: Sequence[LayerFormats]) -> Sequence[LayerFormats]:
+            return calibrated_formats(now, calibrate(now, dataset.train), widths, method, port, known)
+
+        training |= {"search": search, "search_every": search_every}
+        ready = with_hardware_functions(model, formats)
+        model, formats = finetune_searching(ready, dataset, formats, finetune, **training)
     result = freeze(model, formats, widths, seen)
     if formats_of is None:
         return result
@@ -233,14 +242,19 @@ def quantize(
 
 
 def calibrated_formats(
-    model: Model, seen: Calibration, widths: Widths, method: str, operand_bits: int = PORT
-) -> list[LayerFormats]:
-    """The formats by a method of :data:`METHODS`."""
+    model: Model,
+    seen: Calibration,
+    widths: Widths,
+    method: str,
+    operand_bits: int = PORT,
+    known: Sequence[LayerFormats] | None = None,
+) -> Sequence[LayerFormats]:
+    """The formats by a method of :data:`METHODS`; the search by loss goes on from ``known`` ones."""
     if method != "loss":
         return choose_formats(model, seen, widths, method, operand_bits)
     from hwrnn.search import search_formats
 
-    return search_formats(model, seen, widths, operand_bits)
+    return search_formats(model, seen, widths, operand_bits, known)
 
 
 def with_hardware_functions(model: Model, formats: Sequence[LayerFormats]) -> Model:

@@ -9,7 +9,7 @@ time to the neighbouring power of two. How well that generalises, and against wh
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from hwrnn.calibration import Calibration
 from hwrnn.fixed import Format
-from hwrnn.formats import PORT, Choice, LayerFormats, Widths, derived_formats, first_choice
+from hwrnn.formats import PORT, Choice, LayerFormats, Widths, choice_of, derived_formats, first_choice
 from hwrnn.golden import golden
 from hwrnn.model import Model
 from hwrnn.quantization import freeze
@@ -102,6 +102,7 @@ def search_formats(
     seen: Calibration,
     widths: Widths,
     operand_bits: int = PORT,
+    known: Sequence[LayerFormats] | None = None,
     rounds: int = _ROUNDS,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[LayerFormats]:
@@ -110,22 +111,31 @@ def search_formats(
     Args:
         seen: of ``model`` on the data.
         widths, operand_bits: see :func:`hwrnn.formats.choose_formats`.
+        known: formats that the model was trained with; the search begins there.
         rounds: passes over all ranges at most; the search ends before where one changes nothing.
         progress: called with the ranges tried and their number at most.
     """
     judge = Judge(model, seen, widths, operand_bits)
-    return judge.formats(best_choice(judge, rounds, progress))
+    start = None if known is None else choice_of(model, widths, known)
+    return judge.formats(best_choice(judge, start, rounds, progress))
 
 
-def best_choice(judge: Judge, rounds: int = _ROUNDS, progress: Callable[[int, int], None] | None = None) -> Choice:
-    """Coordinate descent from the better of the choices by ``mse`` and by ``max``.
+def best_choice(
+    judge: Judge,
+    known: Choice | None = None,
+    rounds: int = _ROUNDS,
+    progress: Callable[[int, int], None] | None = None,
+) -> Choice:
+    """Coordinate descent from the known choice, or else from the better of those by ``mse`` and by ``max``.
 
     A range moves only where the loss falls by more than 2 %, and none where float itself has hardly less.
     """
-    starts = [first_choice(judge.model, judge.seen, judge.widths, method) for method in ("mse", "max")]
-    best, least = starts[0], judge(starts[0])
-    if judge.may_fall(least) and judge(starts[1]) < (1 - _GAIN) * least:
-        best, least = starts[1], judge(starts[1])
+    if known is None:
+        starts = [first_choice(judge.model, judge.seen, judge.widths, method) for method in ("mse", "max")]
+        known = starts[0]
+        if judge.may_fall(judge(known)) and judge(starts[1]) < (1 - _GAIN) * judge(known):
+            known = starts[1]
+    best, least = known, judge(known)
     ranges, before = [*best.values, *best.weights], math.inf
     total = rounds * len(ranges)
     for n in range(total):

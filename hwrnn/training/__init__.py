@@ -15,9 +15,9 @@ from hwrnn.training.metrics import (
 )
 from hwrnn.training.options import Progress
 from hwrnn.training.threads import single_thread_blas
-from hwrnn.training.trainer import finetune, train
+from hwrnn.training.trainer import finetune, finetune_searching, train
 
 __all__ = [
-    "Progress", "accuracy", "auc", "confusion", "evaluate", "finetune", "mae", "mean_directional_accuracy",
-    "mean_forecast_error", "rmse", "single_thread_blas", "train",
+    "Progress", "accuracy", "auc", "confusion", "evaluate", "finetune", "finetune_searching", "mae",
+    "mean_directional_accuracy", "mean_forecast_error", "rmse", "single_thread_blas", "train",
 ]  # fmt: skip

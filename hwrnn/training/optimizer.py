@@ -48,7 +48,8 @@ def clip_norm(gradient: np.ndarray, limit: float) -> float:
 
     R. Pascanu, T. Mikolov, Y. Bengio, ICML 2013.
     """
-    norm = math.sqrt(float(np.dot(gradient, gradient)))
+    with np.errstate(over="ignore"):  # the caller tells a norm that is not finite
+        norm = math.sqrt(float(np.dot(gradient, gradient)))
     if norm > limit:
         gradient *= gradient.dtype.type(limit / norm)
     return norm

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hwrnn.errors import Diverged, UsageError
+from hwrnn.formats import LayerFormats
 from hwrnn.model import Model
 from hwrnn.training.checkpoint import Checkpoint, digest, foreign
 from hwrnn.training.losses import LOSSES
 from hwrnn.training.network import Network
 from hwrnn.training.optimizer import SCHEDULES, AdamW, clip_norm
 from hwrnn.training.options import Options, Progress
-from hwrnn.training.plan import FormatsLike
 from hwrnn.training.preparation import prepared
 from hwrnn.training.spectral import SpectralBound
 from hwrnn.training.threads import single_thread_blas
@@ -29,17 +29,26 @@ if TYPE_CHECKING:
 __all__ = ["Run"]
 
 
+#: Finds formats for a model whose formats so far are given.
+Search = Callable[[Model, Sequence[Any]], Sequence[Any]]
+
+
 @dataclass
 class Best:
-    """The least validation loss so far, its epoch and its parameters."""
+    """The least validation loss so far, its epoch, its parameters and the formats that it was found with."""
 
     loss: float
     epoch: int
     masters: np.ndarray
+    formats: Sequence[Any] | None
 
 
 class Run:
-    """One training run: its data, its network, and all that a checkpoint must hold."""
+    """One training run: its data, its network, and all that a checkpoint must hold.
+
+    Args:
+        search: finds the formats of a model anew, after every ``search_every`` epochs but the last.
+    """
 
     def __init__(
         self,
@@ -47,15 +56,17 @@ class Run:
         dataset: Dataset,
         parts: tuple[np.ndarray, np.ndarray],
         options: Options,
-        formats: Sequence[FormatsLike] | None,
+        formats: Sequence[Any] | None,
         progress: Callable[[Progress], None] | None,
+        search: Search | None = None,
+        search_every: int = 0,
     ) -> None:
+        self.formats, self.search, self.search_every = formats, search, search_every
         self.options, self.progress, self.per_step = options, progress, dataset.per_step
         self.learnt = prepared(model, dataset.train, parts[0])
         self.held = prepared(model, dataset.train, parts[1]) if len(parts[1]) else None
         self.network = Network(model, formats)
-        bound = options.spectral_norm
-        self.spectral = None if bound is None else SpectralBound(self.network, bound)
+        self.spectral = self._spectral_bound()
         self.optimizer = AdamW(self.network.masters)
         self.loss = LOSSES[options.loss]
         self.rng = np.random.default_rng(options.seed)
@@ -63,14 +74,14 @@ class Run:
         self.batches = math.ceil(len(self.learnt.x) / options.batch)
         self.losses: list[float] = []
         self.norms: list[float] = []  # of the gradients of each epoch the largest, before clipping
-        self.best = Best(math.inf, 0, self.network.masters.copy())
+        self.best = Best(math.inf, 0, self.network.masters.copy(), formats)
         cells: list[Any] = [(la.cell, la.inputs, la.units) for la in model.stack]
         cells += [model.encoder] * bool(model.encoder)
         stored = None if formats is None else [(f.values, f.weights, f.bias_frac) for f in formats]
         self.identity = {
             "model": digest(cells, model.every_step, stored, self.network.masters),
             "data": digest(self.learnt.x, self.learnt.y, self.learnt.lengths),
-            "options": digest(options.facts),
+            "options": digest(options.facts, *[search_every] * bool(search_every)),
         }
 
     def go(self, checkpoint: str | os.PathLike[str] | None, resume: bool) -> tuple[Model, dict[str, Any]]:
@@ -85,9 +96,12 @@ class Run:
                 raise foreign(checkpoint) from error
         options, start = self.options, time.perf_counter()
         with single_thread_blas():
-            while len(self.losses) < options.epochs and not self.impatient:
+            while not self.ended:
                 loss = self.epoch()
                 validation = self.validate()
+                if self.search_every and len(self.losses) % self.search_every == 0 and not self.ended:
+                    assert self.search is not None and self.formats is not None
+                    self.adopt(self.search(self.network.trained(), self.formats))
                 if checkpoint is not None:
                     self.saved().save(checkpoint)
                 if self.progress is not None:
@@ -98,13 +112,32 @@ class Run:
         masters = self.network.masters
         if options.patience is not None:
             masters = self.best.masters
+            if self.search_every:
+                self.adopt(self.best.formats)
             outcome |= {"validation_loss": self.best.loss, "best_epoch": self.best.epoch}
         return self.network.trained(masters), outcome
 
     @property
-    def impatient(self) -> bool:
-        patience = self.options.patience
-        return patience is not None and len(self.losses) - self.best.epoch >= patience
+    def ended(self) -> bool:
+        """Whether all epochs are done, or none has been better for as many as patience lasts."""
+        patience, done = self.options.patience, len(self.losses)
+        return done >= self.options.epochs or (patience is not None and done - self.best.epoch >= patience)
+
+    def _spectral_bound(self) -> SpectralBound | None:
+        bound = self.options.spectral_norm
+        return None if bound is None else SpectralBound(self.network, bound)
+
+    def adopt(self, formats: Sequence[Any] | None) -> None:
+        """Go on with other formats; the masters, the optimizer's state and the rate's schedule stay as they are."""
+        from hwrnn.quantization import with_hardware_functions
+
+        if formats is None or formats == self.formats:
+            return
+        masters = self.network.masters
+        self.formats = formats
+        self.network = Network(with_hardware_functions(self.network.model, formats), formats)
+        self.network.masters[...] = masters
+        self.spectral = self._spectral_bound()
 
     def epoch(self) -> float:
         """One pass over the data; returns its mean loss."""
@@ -155,12 +188,12 @@ class Run:
             total += self.loss(outputs, held.targets(rows, self.per_step), lengths)[0] * len(rows)
         loss = total / len(held.x)
         if loss < self.best.loss:
-            self.best = Best(loss, len(self.losses), self.network.masters.copy())
+            self.best = Best(loss, len(self.losses), self.network.masters.copy(), self.formats)
         return loss
 
     def saved(self) -> Checkpoint:
         """The state after the epochs so far."""
-        state = {
+        state: dict[str, Any] = {
             "losses": self.losses,
             "norms": self.norms,
             "updates": self.optimizer.steps,
@@ -168,16 +201,23 @@ class Run:
             "best_loss": None if self.best.epoch == 0 else self.best.loss,
             "best_epoch": self.best.epoch,
         }
+        if self.search_every:
+            for name, formats in (("formats", self.formats), ("best_formats", self.best.formats)):
+                state[name] = [f.to_json() for f in formats or ()]
         arrays = (self.network.masters, self.optimizer.first, self.optimizer.second, self.best.masters)
         return Checkpoint(*arrays, state=state, identity=self.identity)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a saved state."""
         state = checkpoint.state
+        best_formats = self.formats
+        if self.search_every:
+            best_formats = [LayerFormats.from_json(f) for f in state["best_formats"]]
+            self.adopt([LayerFormats.from_json(f) for f in state["formats"]])
         self.network.masters[...] = checkpoint.masters
         self.optimizer.first[...], self.optimizer.second[...] = checkpoint.first, checkpoint.second
         self.optimizer.steps, self.losses = int(state["updates"]), [float(v) for v in state["losses"]]
         self.norms = [float(v) for v in state["norms"]]
         self.rng.bit_generator.state = state["generator"]
         loss = math.inf if state["best_loss"] is None else float(state["best_loss"])
-        self.best = Best(loss, int(state["best_epoch"]), checkpoint.best.copy())
+        self.best = Best(loss, int(state["best_epoch"]), checkpoint.best.copy(), best_formats)

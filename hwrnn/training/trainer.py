@@ -7,17 +7,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from hwrnn.errors import UsageError
 from hwrnn.model import Model
 from hwrnn.training.options import Options, Progress, default_loss, default_noise
-from hwrnn.training.plan import FormatsLike
 from hwrnn.training.preparation import check_fits, hold_out, standardised_to
-from hwrnn.training.run import Run
+from hwrnn.training.run import Run, Search
 
 if TYPE_CHECKING:
     from hwrnn.data import Dataset
 
-__all__ = ["finetune", "train"]
+__all__ = ["finetune", "finetune_searching", "train"]
 
 _FINER = 0.3  # of the training rate, for fine-tuning
 
@@ -83,7 +84,7 @@ def train(
 def finetune(
     model: Model,
     dataset: Dataset,
-    formats: Sequence[FormatsLike],
+    formats: Sequence[Any],
     epochs: int = 20,
     *,
     rate: float | None = None,
@@ -94,18 +95,49 @@ def finetune(
 ) -> Model:
     """Train on with every value and weight rounded to frozen formats, the gradient passing straight through.
 
+    As :func:`finetune_searching` without a search, and without the formats in the result.
+    """
+    return finetune_searching(
+        model, dataset, formats, epochs, rate=rate, progress=progress, checkpoint=checkpoint, resume=resume, **options
+    )[0]
+
+
+def finetune_searching(
+    model: Model,
+    dataset: Dataset,
+    formats: Sequence[Any],
+    epochs: int = 20,
+    *,
+    search: Search | None = None,
+    search_every: int = 0,
+    rate: float | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    **options: Any,
+) -> tuple[Model, Sequence[Any]]:
+    """Train on with every value and weight rounded, and perhaps look for formats anew every few epochs.
+
     The forward pass is that of the integer machine. The nonlinearities must be those that hardware computes; the
     standardisation stays as it is. The result's parameters are floats that are still to be rounded.
 
     Args:
-        formats: of every layer of ``model.stack``.
+        formats: of every layer of ``model.stack``, as ``hwrnn.formats.LayerFormats``.
+        search: takes the model so far and its formats and returns formats.
+        search_every: epochs between two searches; 0 for formats that stay frozen. Only the formats change there: the
+            optimizer's state and the schedule of the rate go on, and a checkpoint holds the formats too.
         rate: None for 0.3 of the rate that the model was trained with.
         options: further options of :func:`train`; where not given, those the model was trained with.
 
+    Returns:
+        the model, and the formats that it was trained with at last.
+
     Raises:
-        UsageError: as :func:`train` does.
+        UsageError: as :func:`train` does, or a number of epochs between searches that is no whole number.
     """
     check_fits(model, dataset)
+    if isinstance(search_every, bool) or not isinstance(search_every, (int, np.integer)) or search_every < 0:
+        raise UsageError(f"Epochs between searches must be a whole number of at least 0, not {search_every!r}")
     if len(formats) != len(model.stack):
         raise UsageError(f"Formats must be given for each of the {len(model.stack)} layers, not for {len(formats)}")
     default: dict[str, Any] = {"batch": 32, "weight_decay": 1e-4, "clip": 1.0, "noise": default_noise(dataset.task)}
@@ -119,5 +151,9 @@ def finetune(
         rate = _FINER * float(model.facts.get("rate", 0.01))
     chosen = Options(epochs=epochs, rate=rate, **known)
     parts = hold_out(dataset, chosen.validation, chosen.seed)
-    trained, outcome = Run(model, dataset, parts, chosen, formats, progress).go(checkpoint, resume)
-    return replace(trained, facts={**model.facts, "finetuning": {**chosen.facts, **outcome}})
+    run = Run(model, dataset, parts, chosen, formats, progress, search, int(search_every))
+    trained, outcome = run.go(checkpoint, resume)
+    if search_every:
+        outcome["search_every"] = int(search_every)
+    assert run.formats is not None
+    return replace(trained, facts={**model.facts, "finetuning": {**chosen.facts, **outcome}}), run.formats
