@@ -10,6 +10,7 @@ import pytest
 
 from hwrnn.activations import NONLINEARITIES
 from hwrnn.cells import CELLS
+from hwrnn.cli import main
 from hwrnn.data import Dataset, Split
 from hwrnn.errors import UsageError
 from hwrnn.formats import LayerFormats
@@ -185,3 +186,17 @@ def test_searches_need_training_and_formats_of_its_own() -> None:
         quantize(model, data, 4, search_every=2)
     with pytest.raises(UsageError, match=told):
         quantize(model, data, finetune=2, search_every=1, formats_of=quantize(model, data, 4))
+
+
+def test_the_command_line_gives_every_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, data = trained()
+    save(model, tmp_path / "m.onnx")
+    np.savez(tmp_path / "d.npz", x=data.train.x, y=data.train.y, lengths=data.train.lengths)
+    words = ["quantize", str(tmp_path / "m.onnx"), "--data", str(tmp_path / "d.npz"), "--bits", "4"]
+    words += ["--finetune", "4", "--search-every", "2", "--rate", "0.002", "-o", str(tmp_path / "q.onnx")]
+    assert main(words) == 0
+    capsys.readouterr()
+    facts = load(tmp_path / "q.onnx").facts["finetuning"]
+    assert (facts["epochs"], facts["search_every"], facts["rate"]) == (4, 2, 0.002)
+    assert main([*words[:6], "--rate", "0.1", "-o", str(tmp_path / "q.onnx")]) == 2
+    assert "must come with fine-tuning epochs" in capsys.readouterr().err

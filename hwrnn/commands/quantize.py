@@ -25,6 +25,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     width_options(parser)
     parser.add_argument("--like", metavar="FILE", help="take the formats of this quantized model, not --bits")
     parser.add_argument("--finetune", type=whole, default=0, metavar="N", help="epochs of training in fixed point")
+    parser.add_argument("--rate", type=number, metavar="R", help="learning rate of that training")
+    parser.add_argument("--search-every", type=whole, default=0, metavar="K", help="look for formats anew every K epochs")
     parser.add_argument("--spectral-norm", type=number, metavar="S", help="of recurrent matrices in that training")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the quantized model, an ONNX file")
 
@@ -40,14 +42,13 @@ def run(given: Any) -> int:
     check_fits(model, data)
     check_output(given.output)
     more: dict[str, Any] = {"progress": report.epochs_bar("fine-tune")} if given.finetune else {}
-    if given.spectral_norm is not None:
-        more["spectral_norm"] = given.spectral_norm
+    more |= {name: value for name in ("spectral_norm", "rate") if (value := getattr(given, name)) is not None}
     if given.like is not None:
         more["formats_of"] = quantized_model(given.like)
     result = quantize(
         model, data, given.bits, weight_bits=given.weight_bits, activation_bits=given.activation_bits,
         state_bits=given.state_bits, cell_bits=given.cell_bits, operand_bits=given.operand_bits, method=given.method,
-        finetune=given.finetune, **more,
+        finetune=given.finetune, search_every=given.search_every, **more,
     )  # fmt: skip
     save(result, given.output)
     metric, before = measured(model, data)
