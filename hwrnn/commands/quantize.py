@@ -26,7 +26,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--like", metavar="FILE", help="take the formats of this quantized model, not --bits")
     parser.add_argument("--finetune", type=whole, default=0, metavar="N", help="epochs of training in fixed point")
     parser.add_argument("--rate", type=number, metavar="R", help="learning rate of that training")
-    parser.add_argument("--search-every", type=whole, default=0, metavar="K", help="look for formats anew every K epochs")
+    parser.add_argument("--search-every", type=whole, default=0, metavar="K", help="formats anew every K epochs")
     parser.add_argument("--spectral-norm", type=number, metavar="S", help="of recurrent matrices in that training")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the quantized model, an ONNX file")
 
