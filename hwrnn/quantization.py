@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from hwrnn.activations import Nonlinearity, PiecewiseLinear
 from hwrnn.calibration import Calibration, calibrate
 from hwrnn.cells import Cell
 from hwrnn.checks import as_integer
@@ -20,7 +19,7 @@ from hwrnn.errors import UsageError
 from hwrnn.fixed import Format, round_half_up
 from hwrnn.formats import PORT, LayerFormats, Widths, choose_formats
 from hwrnn.model import Layer, Model, Stack, check_input, standardised
-from hwrnn.trace import trace
+from hwrnn.swapping import hardware_cell, measured_swap, warn_of, with_hardware_functions
 
 __all__ = [
     "METHODS",
@@ -226,6 +225,11 @@ def quantize(
         formats = calibrated_formats(model, seen, widths, method, port)
     else:
         formats = formats_for(model, formats_of)
+    ready = with_hardware_functions(model, formats)
+    swapped = any(new.cell != old.cell for new, old in zip(ready.stack, model.stack, strict=True))
+    if swapped and not finetune and seen.y is not None:
+        loss = measured_swap(model, ready, seen, model.every_step)
+        warn_of(loss, "The nonlinearities that hardware computes", "the calibration data")
     if finetune:
         from hwrnn.training import finetune_searching
 
@@ -233,7 +237,6 @@ def quantize(
             return calibrated_formats(now, calibrate(now, dataset.train), widths, method, port, known)
 
         training |= {"search": search, "search_every": search_every}
-        ready = with_hardware_functions(model, formats)
         model, formats = finetune_searching(ready, dataset, formats, finetune, **training)
     result = freeze(model, formats, widths, seen)
     if formats_of is None:
@@ -255,31 +258,6 @@ def calibrated_formats(
     from hwrnn.search import search_formats
 
     return search_formats(model, seen, widths, operand_bits, known)
-
-
-def with_hardware_functions(model: Model, formats: Sequence[LayerFormats]) -> Model:
-    """The model with the nonlinearities that hardware will compute."""
-    stack = [replace(la, cell=hardware_cell(la.cell, f)) for la, f in zip(model.stack, formats, strict=True)]
-    n = len(model.layers)
-    return replace(model, layers=tuple(stack[:n]), head=None if model.head is None else stack[n])
-
-
-def hardware_cell(cell: Cell, formats: LayerFormats) -> Cell:
-    """The cell with its nonlinearities as shifts and adds, each fitted at the finest format of its results."""
-    lines = trace(cell)
-    finest: dict[str, Format] = {}
-    for name, at in lines.stores.items():
-        for k in lines.operations[at].args:
-            function = lines.operations[k].function
-            if function is not None:
-                known = finest.get(function.name)
-                if known is None or formats.values[name].frac > known.frac:
-                    finest[function.name] = formats.values[name]
-
-    def made(function: Nonlinearity) -> PiecewiseLinear:
-        return function.in_hardware(finest.get(function.name, Format(8, 7)))
-
-    return replace(cell, sigma=made(cell.sigma), phi=made(cell.phi))
 
 
 def freeze(

@@ -41,10 +41,10 @@ def words(text: str) -> list[str]:
     return text.split(",")
 
 
-def data_options(parser: argparse.ArgumentParser) -> None:
+def data_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """What data there are."""
     group = parser.add_argument_group("data")
-    group.add_argument("--data", required=True, metavar="D", help="a built-in name, an .npz or a .csv file")
+    group.add_argument("--data", required=required, metavar="D", help="a built-in name, an .npz or a .csv file")
     group.add_argument("--column", metavar="NAME", help="column of a .csv to forecast")
     group.add_argument("--window", type=whole, metavar="W", help="time steps of a window of a .csv")
     group.add_argument("--horizon", type=whole, metavar="H", help="steps ahead to forecast (default 1)")

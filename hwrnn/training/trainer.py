@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["finetune", "finetune_searching", "train"]
 
-_FINER = 0.3  # of the training rate, for fine-tuning
+_FINER = 0.1  # of the training rate, for fine-tuning: measured, docs/decisions/014
 
 
 def train(
@@ -126,7 +126,7 @@ def finetune_searching(
         search: takes the model so far and its formats and returns formats.
         search_every: epochs between two searches; 0 for formats that stay frozen. Only the formats change there: the
             optimizer's state and the schedule of the rate go on, and a checkpoint holds the formats too.
-        rate: None for 0.3 of the rate that the model was trained with.
+        rate: None for 0.1 of the rate that the model was trained with.
         options: further options of :func:`train`; where not given, those the model was trained with.
 
     Returns:
