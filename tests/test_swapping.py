@@ -22,6 +22,7 @@ from hwrnn.quantization import quantize
 from hwrnn.swapping import SwapLoss, measured_swap, retrained, swap, swap_family
 from hwrnn.training import train
 
+EPOCHS = "Fine-tuning epochs must be a whole number of at least 0"
 WORDS = "Activations must be hard, plan or pwl:K with a number of segments"
 
 
@@ -144,8 +145,8 @@ def test_quantizing_smooth_functions_warns_where_they_cost_a_point():
     layer = model.layers[0]
     wrong = replace(model, layers=(replace(layer, cell=replace(layer.cell, phi=broken)),))
     wrong = train(wrong, data, epochs=20, noise=0.0, rate=0.02)
-    told = r"^The nonlinearities that hardware computes cost [0-9.]+ points \(accuracy from .* to .*\) on the calibration "
-    with pytest.warns(UserWarning, match=told + r"data: take more segments \(pwl:K\) or train on"):
+    told = r"^The nonlinearities that hardware computes cost [0-9.]+ points \(accuracy from .* to .*\) on the "
+    with pytest.warns(UserWarning, match=told + r"calibration data: take more segments \(pwl:K\) or train on"):
         quantize(wrong, data, 8, method="mse")
 
 
@@ -196,7 +197,7 @@ def test_import_measures_warns_and_mends(files, capsys):
     ("words", "text"),
     [
         (["--activations", "hard", "--finetune", "2"], "Fine-tuning must come with the data to train on: give --data"),
-        (["--activations", "hard", "--finetune", "-2"], "Fine-tuning epochs must be a whole number of at least 0, not -2"),
+        (["--activations", "hard", "--finetune", "-2"], f"{EPOCHS}, not -2"),
         (["--activations", "hard", "--rate", "0.1"], "Rate must come with fine-tuning epochs: give --finetune N"),
         (["--activations", "soft"], f"{WORDS}, not 'soft'"),
     ],
