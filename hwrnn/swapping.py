@@ -28,6 +28,7 @@ __all__ = [
 
 #: Points that a swap may lose before somebody is warned.
 _BEARABLE = 1.0
+_CHANCE = 4  # sequences lost on balance that may be chance
 _FINER = 0.3  # of the training rate, for training on
 _MEND = "take more segments (pwl:K) or train on with them (--finetune N)"
 
@@ -114,17 +115,23 @@ class SwapLoss:
         before, after: its values.
         points: percentage points of accuracy lost; of a regression, the growth of the RMSE in percent of the targets'
             standard deviation (so that predicting the mean instead of the target exactly would cost 100).
+        items: sequences (or steps) judged.
     """
 
     metric: str
     before: float
     after: float
     points: float
+    items: int
 
     @property
     def bearable(self) -> bool:
-        """Whether at most one point is lost."""
-        return self.points <= _BEARABLE
+        """Whether at most one point is lost, or in a classification no more than chance may take.
+
+        Of ``k`` items lost on balance the standard error is about the root of ``k``; up to four are within two of it.
+        """
+        few = self.metric == "accuracy" and self.points / 100 * self.items <= _CHANCE + 0.5
+        return self.points <= _BEARABLE or few
 
     def __str__(self) -> str:
         from hwrnn.report import metric_text
@@ -142,19 +149,20 @@ def measured_swap(before: Model, after: Model, split: Any, per_step: bool = Fals
     from hwrnn.training import evaluate
 
     values = [evaluate(m.predict, split, before.task, per_step) for m in (before, after)]
+    items = int(np.sum(split.lengths)) if per_step else len(split.y)
     metric = "accuracy" if before.task == "classification" else "rmse"
     old, new = (float(v[metric]) for v in values)
     if metric == "accuracy":
-        return SwapLoss(metric, old, new, 100 * (old - new))
+        return SwapLoss(metric, old, new, 100 * (old - new), items)
     y = np.asarray(split.y, np.float64)
     if per_step:
         y = y[np.arange(y.shape[1]) < np.asarray(split.lengths)[:, None]]
     deviation = float(np.sqrt(np.mean(np.square(y - y.mean(axis=0)))))
-    return SwapLoss(metric, old, new, 100 * (new - old) / max(deviation, 1e-30))
+    return SwapLoss(metric, old, new, 100 * (new - old) / max(deviation, 1e-30), items)
 
 
 def warn_of(loss: SwapLoss, what: str, where: str, mend: str = _MEND) -> None:
-    """Warn, with the figure and the mend, where a swap costs more than a point."""
+    """Warn, with the figure and the mend, where a swap costs more than it may."""
     if not loss.bearable:
         warnings.warn(f"{what} cost {loss} on {where}: {mend}", stacklevel=3)
 

@@ -118,8 +118,11 @@ def test_the_loss_of_a_classification_is_in_percentage_points():
     loss = measured_swap(model, broken, data.train)
     shares = [np.mean(m.predict(data.train.x).argmax(axis=1) == data.train.y) for m in (model, broken)]
     assert (loss.before, loss.after) == tuple(shares) and loss.points == pytest.approx(100 * (shares[0] - shares[1]))
-    assert SwapLoss("accuracy", 0.9, 0.89, 1.0).bearable and not SwapLoss("accuracy", 0.9, 0.88, 2.0).bearable
-    assert str(SwapLoss("accuracy", 0.97, 0.63, 34.0)) == "34.0 points (accuracy from 97.0 % to 63.0 %)"
+    assert loss.items == 60
+    assert SwapLoss("accuracy", 0.9, 0.89, 1.0, 999).bearable and not SwapLoss("accuracy", 0.9, 0.88, 2.0, 999).bearable
+    assert SwapLoss("accuracy", 0.9, 0.86, 4.0, 100).bearable and not SwapLoss("accuracy", 0.9, 0.85, 5.0, 100).bearable
+    assert SwapLoss("rmse", 1.0, 1.1, 1.0, 3).bearable and not SwapLoss("rmse", 1.0, 1.1, 1.1, 3).bearable
+    assert str(SwapLoss("accuracy", 0.97, 0.63, 34.0, 150)) == "34.0 points (accuracy from 97.0 % to 63.0 %)"
 
 
 @pytest.mark.parametrize("per_step", [False, True])
@@ -133,7 +136,7 @@ def test_the_loss_of_a_regression_is_in_hundredths_of_the_deviation(per_step):
     mean = counted.mean()
     exact, guess = (SimpleNamespace(task="regression", predict=lambda x, n, v=v: v) for v in (y, np.full_like(y, mean)))
     loss = measured_swap(exact, guess, split, per_step)
-    assert loss.metric == "rmse" and loss.points == pytest.approx(100, rel=1e-5)
+    assert loss.items == (lengths.sum() if per_step else 30) and loss.metric == "rmse" and loss.points == pytest.approx(100, rel=1e-5)
 
 
 def test_quantizing_smooth_functions_warns_where_they_cost_a_point():
