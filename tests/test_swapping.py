@@ -136,7 +136,8 @@ def test_the_loss_of_a_regression_is_in_hundredths_of_the_deviation(per_step):
     mean = counted.mean()
     exact, guess = (SimpleNamespace(task="regression", predict=lambda x, n, v=v: v) for v in (y, np.full_like(y, mean)))
     loss = measured_swap(exact, guess, split, per_step)
-    assert loss.items == (lengths.sum() if per_step else 30) and loss.metric == "rmse" and loss.points == pytest.approx(100, rel=1e-5)
+    assert loss.items == (lengths.sum() if per_step else 30)
+    assert loss.metric == "rmse" and loss.points == pytest.approx(100, rel=1e-5)
 
 
 def test_quantizing_smooth_functions_warns_where_they_cost_a_point():
