@@ -17,18 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from hwrnn.fixed import Fixed, Format, point_of, signed_powers
+from hwrnn.fixed import Format, point_of, signed_powers
 
 __all__ = [
     "NONLINEARITIES",
     "PARAMETRIC",
-    "Certificate",
     "Nonlinearity",
     "PiecewiseLinear",
     "Smooth",
     "Table",
-    "certify",
-    "fitted",
     "nonlinearity",
 ]
 
@@ -132,7 +129,7 @@ class PiecewiseLinear(Nonlinearity):
         return np.asarray(_floats(self.slopes, x)[np.searchsorted(_floats(self.knots, x), x, side="right")])
 
     def in_hardware(self, output: Format) -> PiecewiseLinear:
-        return self if self.shift_only else _fit_for(self.name, 8, 2, output)
+        return self if self.shift_only else _fit_for(self.name, output)
 
     def as_clip(self) -> ClippedLine | None:
         """The function as one rising line between two bounds, or None where it is more than that."""
@@ -199,82 +196,7 @@ class Smooth(Nonlinearity):
         return np.asarray(self.slope_from_value(self.function(x)))
 
     def in_hardware(self, output: Format) -> PiecewiseLinear:
-        return _fit_for(self.name, 8, 2, output)
-
-
-@dataclass(frozen=True)
-class Fitted(PiecewiseLinear):
-    """A fitted function remembers its request, so that hardware can refit it at the format it is rounded to.
-
-    Attributes:
-        segments, terms: see :func:`fitted`.
-        fits: the catalogue's name of the function it was fitted to; empty where it stands for that function.
-    """
-
-    segments: int = 4
-    terms: int = 2
-    fits: str = ""
-
-    def in_hardware(self, output: Format) -> PiecewiseLinear:
-        return _fit_for(self.fits or str(self.stands_for), self.segments, self.terms, output)
-
-
-def _fit_for(function: str, segments: int, terms: int, output: Format) -> PiecewiseLinear:
-    """The fit for results of a format; finer than 2**-24 or coarser than 2**-4 it changes no more."""
-    return fitted(function, segments, terms, min(max(output.frac, 4), 24))
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """The error of an approximation against a smooth function.
-
-    Attributes:
-        function, stands_for: names of the approximation and of the smooth function.
-        maximum, mean: of the absolute error.
-        at: the input with the largest error.
-        maximum_lsb, mean_lsb: in least significant bits of the output; None without an output format.
-    """
-
-    function: str
-    stands_for: str
-    maximum: float
-    mean: float
-    at: float
-    maximum_lsb: float | None = None
-    mean_lsb: float | None = None
-
-
-def certify(
-    function: Nonlinearity, source: Format | None = None, output: Format | None = None, reach: float = 8.0
-) -> Certificate:
-    """Measure an approximation against the smooth function it stands for, over ``[-reach, reach]``.
-
-    With formats given, every representable input within reach is tried through the exact integer form and the
-    rounding to ``output``, so the figure is that of the hardware; without, a float grid of 2**-10 and the knots.
-
-    Raises:
-        ValueError: a function that stands for none, or only one of the formats given.
-    """
-    if function.stands_for is None:
-        raise ValueError(f"Nonlinearity must stand for a smooth function, not for itself as {function.name!r} does")
-    if (source is None) != (output is None):
-        raise ValueError("Formats must be given for both input and output, or for none")
-    if source is None or output is None:
-        knots = [float(k) for k in getattr(function, "knots", ()) if abs(k) <= reach]
-        x = np.union1d(np.arange(-reach, reach + 2**-11, 2**-10), knots)
-        y = function.value(x)
-    else:
-        low = max(source.lo, math.ceil(-reach * 2.0**source.frac))
-        raw = np.arange(low, min(source.hi, math.floor(reach * 2.0**source.frac)) + 1)
-        x = source.dequantize(raw)
-        y = function.in_hardware(output)(Fixed.of(raw, source)).to(output).value
-    error = np.abs(y - nonlinearity(function.stands_for).value(x))
-    lsb = None if output is None else output.step
-    worst, mean = float(error.max()), float(error.mean())
-    return Certificate(
-        function.name, function.stands_for, worst, mean, float(x[error.argmax()]),
-        None if lsb is None else worst / lsb, None if lsb is None else mean / lsb,
-    )  # fmt: skip
+        return _fit_for(self.name, output)
 
 
 def _as(value: Fraction, like: np.ndarray) -> Any:
@@ -316,24 +238,22 @@ def clip(bound: float) -> PiecewiseLinear:
     return PiecewiseLinear(f"clip:{bound:.15g}", None, (-edge, edge), slopes, intercepts)
 
 
-@lru_cache(maxsize=256)
-def fitted(function: str, segments: int, terms: int = 2, frac: int = 12) -> PiecewiseLinear:
-    """A fit of the sigmoid, the tanh or a reference form at a format (see ``hwrnn.fitting``).
+def _fit_for(function: str, output: Format) -> PiecewiseLinear:
+    from hwrnn.fitting import fit_for
 
-    Args:
-        function: the catalogue's name of the function to fit.
-        segments: segments for x >= 0, counted with the saturated one.
-        terms: signed powers of two in a slope, 1 or 2.
-        frac: fraction bits that the result is rounded to; the fit minimises the error after that rounding.
-    """
-    from hwrnn.fitting import fit
+    return fit_for(function, 8, 2, output)
 
-    target = nonlinearity(function)
-    knots, slopes, intercepts = fit(target, segments, terms, frac)
-    name = target.name  # a reference form is refitted by its own name
-    if isinstance(target, Smooth):  # sigmoid and tanh have names for their fits
-        name = f"pwl_{name}:{segments}" + ("" if terms == 2 else f":{terms}")
-    return Fitted(name, target.stands_for, knots, slopes, intercepts, segments, terms, target.name)
+
+def _pwl_fit(function: str) -> Callable[..., Nonlinearity]:
+    def make(segments: int = 4, terms: int = 2, *form: str) -> Nonlinearity:
+        from hwrnn.fitting import FORMS, fitted
+
+        if len(form) > 1 or (form and form[0] not in FORMS):
+            known = " or ".join(FORMS)
+            raise ValueError(f"Form of a fit must be {known}, not {':'.join(form)!r}")
+        return fitted(function, segments, terms, form=form[0] if form else FORMS[0])
+
+    return make
 
 
 #: The catalogue: a name without parameters and its one description.
@@ -365,14 +285,21 @@ NONLINEARITIES: dict[str, Nonlinearity] = {
 #: Names that take parameters after a colon, with the defaults that stand where none are given.
 PARAMETRIC: dict[str, tuple[Callable[..., Nonlinearity], tuple[float, ...]]] = {
     "leaky_relu": (_leaky, (3,)),
-    "pwl_sigmoid": (lambda segments=4, terms=2: fitted("sigmoid", segments, terms), (4,)),
-    "pwl_tanh": (lambda segments=4, terms=2: fitted("tanh", segments, terms), (4,)),
+    "pwl_sigmoid": (_pwl_fit("sigmoid"), (4,)),
+    "pwl_tanh": (_pwl_fit("tanh"), (4,)),
     "clip": (clip, (2,)),
 }
 
 
+def _parameter(base: str, k: int, text: str) -> Any:
+    if base.startswith("pwl_") and k >= 2:
+        return text  # the form of the fit
+    return float(text) if base == "clip" else int(text)
+
+
 def nonlinearity(name: str) -> Nonlinearity:
-    """The nonlinearity of a name: ``hard_tanh``, ``leaky_relu:4``, ``pwl_sigmoid:5``, ``pwl_tanh:4:1``.
+    """The nonlinearity of a name: ``hard_tanh``, ``leaky_relu:4``, ``pwl_sigmoid:5``, ``pwl_tanh:4:1``,
+    ``pwl_sigmoid:5:2:jumps``.
 
     Raises:
         ValueError: an unknown name or parameters that do not fit it.
@@ -385,7 +312,7 @@ def nonlinearity(name: str) -> Nonlinearity:
         raise ValueError(f"Nonlinearity must be one of {known}, not {name!r}")
     make, default = PARAMETRIC[base]
     try:
-        parameters = [float(g) if base == "clip" else int(g) for g in given] or list(default)
+        parameters: list[Any] = [_parameter(base, k, text) for k, text in enumerate(given)] or list(default)
         return make(*parameters)
     except TypeError as error:
         raise ValueError(f"Nonlinearity {base} must have fewer parameters, not {name!r}") from error

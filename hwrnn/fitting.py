@@ -1,28 +1,86 @@
 """Fit a piecewise-linear function with shift-and-add slopes to the sigmoid or the tanh, at the target format.
 
-The method: for a given error bound each segment is extended as far as any allowed slope can carry it, which
-uses the fewest segments for that bound; bisection over the bound then gives the smallest bound that
-``segments`` segments reach. The bound is checked on every point of a grid *after* rounding the result to the
-target's fraction bits, so where rounding dominates the fit knows it. The negative half follows from the
-function's point symmetry.
+Segments are counted for x >= 0 up to a *reach*, 8 for the sigmoid and 4 for the tanh, beyond which the fit is constant.
+The last of them may slope: a pre-activation's format ends at the reach, so the constant beyond costs hardware nothing.
+The negative half follows from the function's point symmetry. There are two forms, each with its method: with jumps
+between the segments (``fitting_jumps``), and continuous through the centre (``fitting_continuous``). Both measure the
+error on a grid of inputs *after* rounding the result to the target's fraction bits, so where rounding dominates the fit
+knows it.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-__all__ = ["fit"]
+from hwrnn.activations import PiecewiseLinear, Smooth, nonlinearity
+from hwrnn.fixed import Format, point_of
 
-_REACH = 8  # the smooth functions are within 2**-11 of their limits beyond
-_GRID = 7  # fraction bits of the grid of inputs; knots fall on it
-_EXTRA = 4  # fraction bits of an intercept beyond the result's
+__all__ = ["FORMS", "Fitted", "Piece", "Target", "coarsest", "fit", "fit_for", "fitted", "shallow", "slopes_of"]
+
+#: How segments meet; the first is the form of a fit that names none.
+FORMS = ("continuous", "jumps")
+
+_DEEPEST = 10  # the smallest power of two in a slope is 2**-10
+
+#: ``(start, slope, intercept)`` of a segment for x >= 0.
+Piece = tuple[Fraction, Fraction, Fraction]
 
 
-def slopes_of(terms: int, deepest: int = 8) -> list[Fraction]:
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What is fitted, and where.
+
+    Attributes:
+        function: an object with ``value`` (float array to float array), point-symmetric, concave for x >= 0.
+        centre: f(x) + f(-x): 1 for a sigmoid, 0 for a tanh.
+        reach: beyond it the fit is constant.
+        frac: fraction bits that results are rounded to.
+        grid: fraction bits of the inputs that the error is measured on; knots have no more.
+        x, y: the grid of inputs from 0 to the reach, and the function there.
+    """
+
+    function: Any
+    centre: int
+    reach: int
+    frac: int
+    grid: int
+    x: np.ndarray
+    y: np.ndarray
+
+    @classmethod
+    def of(cls, function: Any, frac: int) -> Target:
+        """The target of a function at a format."""
+        centre = round(2 * float(function.value(np.zeros(1))[0]))
+        reach = 8 if centre else 4  # either is 2**-10 of the range from its limit there
+        # As fine as pre-activations will be, so that between two inputs no result is a step further off.
+        grid = min(max(frac, 6) + 2, 10) - centre
+        x = np.arange(0, (reach << grid) + 1) / 2**grid
+        return cls(function, centre, reach, frac, grid, x, np.asarray(function.value(x), np.float64))
+
+    @property
+    def limit(self) -> float:
+        """What the function tends to."""
+        return float(self.function.value(np.array([64.0]))[0])
+
+    def error(self, pieces: list[Piece]) -> float:
+        """The largest error after rounding, on both halves of the grid and far beyond it."""
+        starts = np.array([float(p[0]) for p in pieces])
+        k = np.searchsorted(starts, self.x, side="right") - 1
+        exact = np.array([float(p[1]) for p in pieces])[k] * self.x + np.array([float(p[2]) for p in pieces])[k]
+        exact, due = np.append(exact, float(pieces[-1][2])), np.append(self.y, self.limit)
+        step = 2.0**-self.frac
+        # A half rounds up, which is away from the function's centre on this half and towards it on the mirrored one.
+        up, down = np.floor(exact / step + 0.5) * step, np.ceil(exact / step - 0.5) * step
+        return float(max(np.abs(up - due).max(), np.abs(down - due).max()))
+
+
+def slopes_of(terms: int, deepest: int = _DEEPEST) -> list[Fraction]:
     """The allowed positive slopes: ``2**-a``, and with two terms ``2**-a + 2**-b`` and their differences too."""
     powers = [Fraction(1, 1 << k) for k in range(deepest + 1)]
     slopes = set(powers)
@@ -31,92 +89,14 @@ def slopes_of(terms: int, deepest: int = 8) -> list[Fraction]:
     return sorted(s for s in slopes if 0 < s <= Fraction(5, 4))
 
 
-def fit(function: Any, segments: int, terms: int, frac: int) -> tuple[tuple[Fraction, ...], ...]:
-    """Knots, slopes and intercepts of the fit over the whole line.
-
-    Args:
-        function: an object with ``value`` (float array to float array), point-symmetric about x = 0.
-        segments: segments for x >= 0, the saturated one among them, 2 to 16.
-        terms: signed powers of two in each slope, 1 or 2.
-        frac: fraction bits that the result is rounded to, 2 to 24.
-
-    Raises:
-        ValueError: an argument outside its range.
-    """
-    limits = (("Segments", segments, 2, 16), ("Terms", terms, 1, 2), ("Fraction bits", frac, 2, 24))
-    for name, value, least, most in limits:
-        if not (isinstance(value, int) and least <= value <= most):
-            raise ValueError(f"{name} of a fit must be a whole number between {least} and {most}, not {value!r}")
-    x = np.arange(0, (_REACH << _GRID) + 1) / 2**_GRID
-    y = np.asarray(function.value(x), np.float64)
-    centre = round(2 * float(function.value(np.zeros(1))[0]))  # f(x) + f(-x): 1 for a sigmoid, 0 for a tanh
-    slopes = slopes_of(terms)
-    low, high = math.ldexp(1.0, -(frac + 1)), 0.5
-    best = None
-    for _ in range(24):
-        bound = math.sqrt(low * high)
-        pieces = _cover(x, y, slopes, bound, frac, segments)
-        if pieces is None:
-            low = bound
-        else:
-            best, high = pieces, bound
-    if best is None:
-        best = _cover(x, y, slopes, 0.5, frac, segments)
-    if best is None:
-        raise ValueError(f"Segments must be more than {segments!r} for a fit of {function.name}")
-    return _mirror(best, centre)
+def shallow(slopes: list[Fraction]) -> list[list[Fraction]]:
+    """Ever more of some slopes, those with few fraction bits first: their products need the narrowest adders."""
+    deepest = max(point_of(s) for s in slopes)
+    return [[s for s in slopes if point_of(s) <= bits] for bits in range(5, deepest)]
 
 
-def _cover(
-    x: np.ndarray, y: np.ndarray, slopes: list[Fraction], bound: float, frac: int, segments: int
-) -> list[tuple[Fraction, Fraction, Fraction]] | None:
-    """``(start, slope, intercept)`` of at most ``segments`` segments within the error ``bound``, or None."""
-    step = 2.0**-frac
-    slack = 2.0 ** -(frac + _EXTRA + 2)
-    # Rounded values within the bound, as an interval of exact values (half up on this side, half down on the
-    # mirror).
-    least = np.ceil((y - bound) / step - 1e-9) * step - step / 2 + slack
-    most = np.floor((y + bound) / step + 1e-9) * step + step / 2 - slack
-    # The last segment is constant, from as early as the bound allows; it need not be the function's own
-    # limit.
-    floor, ceiling = np.maximum.accumulate(least[::-1])[::-1], np.minimum.accumulate(most[::-1])[::-1]
-    both = zip(floor.tolist(), ceiling.tolist(), strict=True)
-    constants = [_coarsest(lo, hi, frac) if lo <= hi else None for lo, hi in both]
-    saturated = next((k for k, c in enumerate(constants) if c is not None), len(x) - 1)
-    limit = constants[saturated]
-    if limit is None:
-        return None
-    pieces: list[tuple[Fraction, Fraction, Fraction]] = []
-    start = 0
-    while start < saturated:
-        if len(pieces) == segments - 1:
-            return None
-        found = None
-        for slope in slopes:
-            # A piece keeps the bound at the knot that ends it too: between the grid's points it reaches up to there,
-            # and on the mirrored half it holds at the knot itself.
-            line = float(slope) * x[start : saturated + 1]
-            lo = np.maximum.accumulate(least[start : saturated + 1] - line)
-            hi = np.minimum.accumulate(most[start : saturated + 1] - line)
-            bad = np.nonzero(lo > hi)[0]
-            end = (int(bad[0]) if len(bad) else len(lo)) - 1
-            while end > 0:
-                intercept = _coarsest(float(lo[end]), float(hi[end]), frac + _EXTRA)
-                if intercept is not None:
-                    break
-                end -= 1
-            if end > 0 and intercept is not None and (found is None or end > found[0]):
-                found = (end, slope, intercept)
-        if found is None:
-            return None
-        pieces.append((Fraction(start, 1 << _GRID), found[1], found[2]))
-        start += found[0]
-    pieces.append((Fraction(saturated, 1 << _GRID), Fraction(0), limit))
-    return pieces
-
-
-def _coarsest(lo: float, hi: float, frac: int) -> Fraction | None:
-    """The multiple of the largest power of two in ``[lo, hi]``, not finer than ``2**-frac``."""
+def coarsest(lo: float, hi: float, frac: int) -> Fraction | None:
+    """The multiple of the largest power of two in ``[lo, hi]``, not finer than ``2**-frac``, or None."""
     for bits in range(frac + 1):
         n = math.ceil(lo * 2**bits)
         if n <= hi * 2**bits:
@@ -124,9 +104,34 @@ def _coarsest(lo: float, hi: float, frac: int) -> Fraction | None:
     return None
 
 
-def _mirror(
-    pieces: list[tuple[Fraction, Fraction, Fraction]], centre: int
+def fit(
+    function: Any, segments: int, terms: int, frac: int, form: str = FORMS[0]
 ) -> tuple[tuple[Fraction, ...], ...]:
+    """Knots, slopes and intercepts of the fit over the whole line.
+
+    Args:
+        function: an object with ``value`` (float array to float array), point-symmetric about x = 0, concave beyond.
+        segments: segments for x >= 0 up to the reach, 2 to 16.
+        terms: signed powers of two in each slope, 1 or 2.
+        frac: fraction bits that the result is rounded to, 2 to 24.
+        form: ``continuous``: segments meet, and the first passes through the function's centre; ``jumps``: as they fit.
+
+    Raises:
+        ValueError: an argument outside its range.
+    """
+    from hwrnn.fitting_continuous import continuous_pieces
+    from hwrnn.fitting_jumps import jumping_pieces
+
+    limits = (("Segments", segments, 2, 16), ("Terms", terms, 1, 2), ("Fraction bits", frac, 2, 24))
+    for name, value, least, most in limits:
+        if not (isinstance(value, int) and least <= value <= most):
+            raise ValueError(f"{name} of a fit must be a whole number between {least} and {most}, not {value!r}")
+    target = Target.of(function, frac)
+    pieces = (continuous_pieces if form == "continuous" else jumping_pieces)(target, segments, slopes_of(terms))
+    return _mirror(pieces, target.centre)
+
+
+def _mirror(pieces: list[Piece], centre: int) -> tuple[tuple[Fraction, ...], ...]:
     """Both halves: f(-x) = centre - f(x); the two innermost pieces join where they are one line."""
     right = [(slope, intercept) for _, slope, intercept in pieces]
     left = [(slope, centre - intercept) for slope, intercept in reversed(right)]
@@ -138,3 +143,50 @@ def _mirror(
         knots.append(Fraction(0))
     lines = left + right
     return tuple(knots + starts), tuple(s for s, _ in lines), tuple(b for _, b in lines)
+
+
+@dataclass(frozen=True)
+class Fitted(PiecewiseLinear):
+    """A fitted function remembers its request, so that hardware can refit it at the format it is rounded to.
+
+    Attributes:
+        segments, terms, form: see :func:`fitted`.
+        fits: the catalogue's name of the function it was fitted to; empty where it stands for that function.
+    """
+
+    segments: int = 4
+    terms: int = 2
+    fits: str = ""
+    form: str = FORMS[0]
+
+    def in_hardware(self, output: Format) -> PiecewiseLinear:
+        return fit_for(self.fits or str(self.stands_for), self.segments, self.terms, output, self.form)
+
+
+def fit_for(function: str, segments: int, terms: int, output: Format, form: str = FORMS[0]) -> PiecewiseLinear:
+    """The fit for results of a format; finer than 2**-24 or coarser than 2**-4 it changes no more."""
+    return fitted(function, segments, terms, min(max(output.frac, 4), 24), form)
+
+
+@lru_cache(maxsize=256)
+def fitted(
+    function: str, segments: int, terms: int = 2, frac: int = 12, form: str = FORMS[0]
+) -> PiecewiseLinear:
+    """A fit of the sigmoid, the tanh or a reference form at a format.
+
+    Args:
+        function: the catalogue's name of the function to fit.
+        segments: segments for x >= 0 up to the reach.
+        terms: signed powers of two in a slope, 1 or 2.
+        frac: fraction bits that the result is rounded to; the fit minimises the error after that rounding.
+        form: ``continuous`` or ``jumps``.
+    """
+    target = nonlinearity(function)
+    knots, slopes, intercepts = fit(target, segments, terms, frac, form)
+    name = target.name  # a reference form is refitted by its own name
+    if isinstance(target, Smooth):  # sigmoid and tanh have names for their fits
+        parameters = [str(segments), str(terms), form]
+        while len(parameters) > 1 and parameters[-1] == {2: "2", 3: FORMS[0]}[len(parameters)]:
+            parameters.pop()
+        name = ":".join([f"pwl_{name}", *parameters])
+    return Fitted(name, target.stands_for, knots, slopes, intercepts, segments, terms, target.name, form)

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from hwrnn import report
-from hwrnn.activations import NONLINEARITIES, PARAMETRIC, Nonlinearity, PiecewiseLinear, certify, nonlinearity
+from hwrnn.activations import NONLINEARITIES, PARAMETRIC, Nonlinearity, PiecewiseLinear, nonlinearity
 from hwrnn.cells import Cell
+from hwrnn.certificates import certify
 from hwrnn.errors import UsageError
 from hwrnn.fixed import Format, bits_for
 from hwrnn.model import Layer, Model

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from hwrnn import __version__
-from hwrnn.activations import NONLINEARITIES, Fitted, Nonlinearity, PiecewiseLinear
+from hwrnn.activations import NONLINEARITIES, Nonlinearity, PiecewiseLinear
 from hwrnn.cells import CELLS, Cell, Dense, cell_named
 from hwrnn.errors import UsageError
+from hwrnn.fitting import FORMS, Fitted
 from hwrnn.fixed import Format
 from hwrnn.formats import LayerFormats, Widths
 from hwrnn.model import Layer, Model
@@ -92,7 +93,7 @@ def _function(function: Nonlinearity) -> dict[str, Any]:
         for key in ("knots", "slopes", "intercepts"):
             what[key] = [str(value) for value in getattr(function, key)]
     if isinstance(function, Fitted):
-        what.update(fits=function.fits, segments=function.segments, terms=function.terms)
+        what.update(fits=function.fits, segments=function.segments, terms=function.terms, form=function.form)
     return what
 
 
@@ -217,7 +218,10 @@ def _read_function(what: Mapping[str, Any]) -> Nonlinearity:
         if fits and fits not in NONLINEARITIES:
             raise Damaged(f"name a function of the catalogue that {name!r} fits, not {fits!r}")
         segments, terms = _whole(what, "segments", 1, 1 << 16), _whole(what, "terms", 1, 8)
-        return Fitted(name, stands_for, knots, slopes, intercepts, segments=segments, terms=terms, fits=fits)
+        form = what.get("form", "jumps")  # files of earlier versions name none
+        if form not in FORMS:
+            raise Damaged(f"describe the form of fit {name!r} as {' or '.join(FORMS)}, not {str(form)[:40]!r}")
+        return Fitted(name, stands_for, knots, slopes, intercepts, segments, terms, fits, form)
     function = PiecewiseLinear(name, stands_for, knots, slopes, intercepts)
     return known if known is not None and known == function else function
 

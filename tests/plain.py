@@ -1,6 +1,7 @@
 """A quantized model as the plain data that the oracle takes."""
 
-from hwrnn.activations import Fitted, PiecewiseLinear
+from hwrnn.activations import PiecewiseLinear
+from hwrnn.fitting import Fitted
 from hwrnn.quantization import QuantizedLayer, QuantizedModel
 
 

@@ -1,7 +1,6 @@
 """Every nonlinearity: floats against exact integers against the oracle, certificates against published figures."""
 
 from fractions import Fraction
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,21 +10,19 @@ import oracle
 from hwrnn.activations import (
     NONLINEARITIES,
     PARAMETRIC,
-    Fitted,
     PiecewiseLinear,
     Smooth,
-    certify,
     clip,
-    fitted,
     nonlinearity,
 )
-from hwrnn.fitting import slopes_of
+from hwrnn.certificates import certify
+from hwrnn.fitting import fitted
 from hwrnn.fixed import Fixed, Format
 
 PARAMETERS = {  # of every parametric nonlinearity; a new one must be entered here to be tested
     "leaky_relu": ("leaky_relu", "leaky_relu:1", "leaky_relu:15"),
-    "pwl_sigmoid": ("pwl_sigmoid:2", "pwl_sigmoid:5:1", "pwl_sigmoid:8"),
-    "pwl_tanh": ("pwl_tanh:4", "pwl_tanh:6:1"),
+    "pwl_sigmoid": ("pwl_sigmoid:2", "pwl_sigmoid:5:1:jumps", "pwl_sigmoid:8"),
+    "pwl_tanh": ("pwl_tanh:4", "pwl_tanh:3:1", "pwl_tanh:6:2:jumps"),
     "clip": ("clip:1.5", "clip:0.00390625", "clip:1.00390625", "clip:20"),
 }
 ALL = [*NONLINEARITIES, *(name for base in PARAMETRIC for name in PARAMETERS[base])]
@@ -198,76 +195,12 @@ def test_certificates_at_formats_include_the_rounding(name):
     assert found.maximum_lsb == found.maximum * 128 and found.mean_lsb == found.mean * 128
 
 
-@pytest.mark.parametrize("terms", [1, 2])
-@pytest.mark.parametrize("kind", ["sigmoid", "tanh"])
-def test_more_segments_never_fit_worse(kind, terms):
-    errors = [certify(fitted(kind, k, terms, 14), Format(16, 11), Format(16, 14)).maximum for k in range(2, 11)]
-    assert all(b <= a + 2**-14 for a, b in pairwise(errors)), errors
-    assert errors[-1] < errors[0] / 4
-
-
-def least_errors(smooth, terms, segments):
-    """The least error of 1 to ``segments`` pieces on [0, 8], the last constant, by trying every knot on a grid."""
-    powers = [2.0**-k for k in range(9)]
-    slopes = {0.0, *powers}
-    if terms == 2:
-        slopes |= {a + b for a in powers for b in powers} | {a - b for a in powers for b in powers if a > b}
-    x = np.arange(8 * 16 + 1) / 16
-    y = smooth(x)
-    error = np.full((len(x), len(x)), np.inf)  # of one piece between two points, both included
-    for slope in slopes:
-        rest = y - slope * x
-        for k in range(len(x)):
-            spread = np.maximum.accumulate(rest[k:]) - np.minimum.accumulate(rest[k:])
-            error[k, k:] = np.minimum(error[k, k:], spread / 2)
-    constant, best, least = (y[-1] - y) / 2, np.where(x == 0, 0, np.inf), []
-    for _ in range(segments):
-        least.append(np.maximum(best, constant).min())
-        best = np.array([np.maximum(best[: k + 1], error[: k + 1, k]).min() for k in range(len(x))])
-    return least
-
-
-@pytest.mark.parametrize("terms", [1, 2])
-@pytest.mark.parametrize("kind", ["sigmoid", "tanh"])
-def test_fits_are_optimal(kind, terms):
-    """No worse than an exhaustive search and a rounding step, also between the points of the fit's grid."""
-    output = Format(18, 14)
-    least = least_errors(nonlinearity(kind).value, terms, 8)
-    for segments in range(2, 9):
-        function = fitted(kind, segments, terms, output.frac)
-        assert len([k for k in function.knots if k > 0]) <= segments - 1
-        error = certify(function, Format(15, 10), output).maximum
-        assert error <= least[segments - 1] + output.step, segments
-
-
-def test_a_fit_knows_the_rounding_at_its_format():
-    """At few fraction bits a fit made for them is no worse than one made for many."""
-    for kind in ("sigmoid", "tanh"):
-        for bits in (4, 5, 6, 8):
-            source, output = Format(12, 7), Format(bits + 2, bits)
-            here, elsewhere = fitted(kind, 4, 2, bits), fitted(kind, 4, 2, 16)
-            x = Fixed.of(np.arange(-1024, 1024), source)
-            smooth = nonlinearity(kind).value(x.value)
-            errors = [np.abs(f(x).to(output).value - smooth).max() for f in (here, elsewhere)]
-            assert errors[0] <= errors[1] + 1e-12
-
-
 @pytest.mark.parametrize("name", SYMMETRIC)
 def test_symmetry_about_zero(name):
     function = nonlinearity(name)
     centre = 1.0 if function.stands_for == "sigmoid" else 0.0
     x = (np.arange(-1024, 1024) + 0.5) / 128  # between the knots: at one, the piece above holds on both sides
     assert np.abs(function.value(-x) - (centre - function.value(x))).max() < 1e-12
-
-
-@pytest.mark.parametrize("terms", [1, 2])
-@pytest.mark.parametrize("kind", ["sigmoid", "tanh"])
-def test_fitted_slopes_are_allowed_ones(kind, terms):
-    function = fitted(kind, 6, terms, 10)
-    assert isinstance(function, Fitted)
-    assert set(function.slopes) <= {Fraction(0), *slopes_of(terms)}
-    assert all(b.denominator <= 2**14 for b in function.intercepts)
-    assert all(k.denominator <= 2**7 for k in function.knots)
 
 
 @pytest.mark.parametrize(
@@ -283,6 +216,8 @@ def test_fitted_slopes_are_allowed_ones(kind, terms):
         ("pwl_tanh:17", "Segments of a fit must be a whole number between 2 and 16, not 17"),
         ("pwl_tanh:4:3", "Terms of a fit must be a whole number between 1 and 2, not 3"),
         ("pwl_tanh:4.5", "Nonlinearity pwl_tanh must have whole numbers after the colon, not 'pwl_tanh:4.5'"),
+        ("pwl_tanh:4:2:smooth", "Form of a fit must be continuous or jumps, not 'smooth'"),
+        ("pwl_tanh:4:2:jumps:1", "Form of a fit must be continuous or jumps, not 'jumps:1'"),
         ("clip:0", "Clip must be a positive multiple of 1/256 up to 65536, not 0.0"),
         ("clip:-1", "Clip must be a positive multiple of 1/256 up to 65536, not -1.0"),
         ("clip:1.3", "Clip must be a positive multiple of 1/256 up to 65536, not 1.3"),
@@ -335,6 +270,7 @@ def test_errors(make, text):
 
 def test_default_parameters():
     assert nonlinearity("leaky_relu") == nonlinearity("leaky_relu:3")
-    assert nonlinearity("pwl_sigmoid") == nonlinearity("pwl_sigmoid:4:2")
+    assert nonlinearity("pwl_sigmoid") == nonlinearity("pwl_sigmoid:4:2") == nonlinearity("pwl_sigmoid:4:2:continuous")
+    assert nonlinearity("pwl_tanh:5:1:continuous").name == "pwl_tanh:5:1"
     assert nonlinearity("clip") == clip(2) == nonlinearity("clip:2")
     assert clip(2).name == "clip:2"

