@@ -176,6 +176,7 @@ def quantize(
     finetune: int = 0,
     search_every: int = 0,
     formats_of: QuantizedModel | None = None,
+    prove_states: bool = False,
     **training: Any,
 ) -> QuantizedModel:
     """Turn a float model into integers.
@@ -193,10 +194,13 @@ def quantize(
         formats_of: a quantized model of the same cells and sizes that lends its formats, so that the same gates
             compute both; weights that its formats do not hold saturate, and ``facts["saturated_weights"]`` of the
             result is their number. The widths and the method are its own then.
+        prove_states: make states as wide as it takes that none can saturate on any input of any length: their fractions
+            come from the data, their integer bits from a proof (``hwrnn.stability``).
 
     Raises:
         UsageError: a width out of range, an unknown method, options of training without epochs of it, a model
-            that is quantized already or differs from ``formats_of``, or data that do not fit the model.
+            that is quantized already or differs from ``formats_of``, data that do not fit the model, or a state to be
+            proved that has no bound.
     """
     chosen = {"weights": weight_bits, "activations": activation_bits, "state": state_bits, "cell": cell_bits}
     if formats_of is not None and any(v is not None for v in (bits, method, operand_bits, *chosen.values())):
@@ -238,6 +242,12 @@ def quantize(
 
         training |= {"search": search, "search_every": search_every}
         model, formats = finetune_searching(ready, dataset, formats, finetune, **training)
+    if prove_states:
+        if formats_of is not None:
+            raise UsageError("Proved states must be left out where another model gives the formats")
+        from hwrnn.stability import freeze_proved
+
+        return freeze_proved(model, formats, widths, seen)
     result = freeze(model, formats, widths, seen)
     if formats_of is None:
         return result

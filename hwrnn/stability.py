@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +15,16 @@ from hwrnn.errors import UsageError
 from hwrnn.fixed import Format, bits_for
 from hwrnn.invariants import REACH, contraction, layer_ranges, matrix_of
 from hwrnn.model import Layer, Model, check_input
-from hwrnn.quantization import QuantizedLayer, QuantizedModel
+from hwrnn.quantization import LayerFormats, QuantizedLayer, QuantizedModel, Widths, freeze
 from hwrnn.trace import trace
 
 if TYPE_CHECKING:
+    from hwrnn.calibration import Calibration
     from hwrnn.data import Split
 
 __all__ = [
-    "REACH", "Measured", "StateBound", "layer_ranges", "matrix_of", "measure", "repeated", "spectrum", "state_bounds",
-    "with_proved_states",
+    "REACH", "Measured", "StateBound", "freeze_proved", "layer_ranges", "matrix_of", "measure", "repeated", "spectrum",
+    "state_bounds", "with_proved_states",
 ]  # fmt: skip
 
 _WIDEST = 64  # bits of a state
@@ -125,6 +126,29 @@ def with_proved_states(model: QuantizedModel) -> QuantizedModel:
         head = replace(head, formats=replace(head.formats, values=values))
     facts = [{"layer": b.layer, "state": b.state, "bound": b.bound, "norm": b.norm, "proof": b.words} for b in bounds]
     return replace(model, layers=tuple(stack), head=head, facts=model.facts | {"proved_states": facts})
+
+
+def freeze_proved(
+    model: Model, formats: Sequence[LayerFormats], widths: Widths, seen: Calibration
+) -> QuantizedModel:
+    """As ``hwrnn.quantization.freeze``, with states that cannot saturate.
+
+    A model that was trained with a spectral norm is first brought back to it where rounding its weights exceeds it.
+
+    Raises:
+        UsageError: as :func:`with_proved_states` does.
+    """
+    from hwrnn.golden import golden
+    from hwrnn.training.network import Network
+    from hwrnn.training.spectral import SpectralBound
+
+    bound = model.facts.get("finetuning", model.facts).get("spectral_norm")
+    if bound is not None:
+        network = Network(model, formats)
+        SpectralBound(network, float(bound)).project()
+        model = network.trained()
+    proved = with_proved_states(freeze(model, formats, widths))
+    return replace(proved, saturation=golden(proved, proved.quantize_input(seen.x), seen.lengths).saturation)
 
 
 def _ends_beyond(layer: QuantizedLayer, gate: str) -> tuple[bool, bool]:

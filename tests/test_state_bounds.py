@@ -12,6 +12,7 @@ import pytest
 
 from hwrnn.activations import NONLINEARITIES, PARAMETRIC, nonlinearity
 from hwrnn.cells import CELLS
+from hwrnn.data import Dataset, Split
 from hwrnn.errors import UsageError
 from hwrnn.fixed import Fixed, Format
 from hwrnn.golden import _Run, golden
@@ -21,7 +22,16 @@ from hwrnn.invariants import _excess
 from hwrnn.model import Model, build_model
 from hwrnn.onnx_io import load, save
 from hwrnn.quantization import QuantizedModel, quantize
-from hwrnn.stability import layer_ranges, state_bounds, with_proved_states
+from hwrnn.stability import (
+    layer_ranges,
+    matrix_of,
+    measure,
+    repeated,
+    spectrum,
+    state_bounds,
+    with_proved_states,
+)
+from hwrnn.training import train
 
 FUNCTIONS = [*NONLINEARITIES, *PARAMETRIC]
 PHIS = ["hard_tanh", "relu", "leaky_relu:3", "relu6", "identity"]
@@ -232,3 +242,26 @@ def test_inspection_tells_bounds_and_warns_of_states_that_grow():
     calm = describe(quantized(build_model(2, 2, cell="gru", hidden=3)))
     assert calm["warnings"] == [] and calm["layers"][0]["states"]["h"]["bound"] == 1.0
     assert "Warning" not in description_table(calm)
+
+
+@pytest.mark.parametrize("finetune", [0, 1])
+def test_quantization_proves_states_and_keeps_the_norm_that_training_kept(finetune):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 24)
+    x = (rng.normal(0, 1, (24, 5, 2)) + y[:, None, None]).astype(np.float32)
+    data = Dataset.of("two", Split(x, y))
+    model = train(build_model(2, 2, cell="rnn", activation="relu", hidden=6), data, epochs=2, spectral_norm=0.9)
+    loose = quantize(model, data, 4, method="mse")
+    assert spectrum(matrix_of(loose.layers[0], "h", "h"))["norm"] > 0.9, "rounding exceeds the norm"
+    more = {"finetune": finetune, "batch": 8} if finetune else {}
+    proved = quantize(model, data, 4, method="mse", prove_states=True, **more)
+    assert spectrum(matrix_of(proved.layers[0], "h", "h"))["norm"] <= 0.9
+    (found,) = proved.facts["proved_states"]
+    assert found == {"layer": 0, "state": "h", **{k: found[k] for k in ("bound", "norm", "proof")}}
+    form = proved.layers[0].formats.values["h"]
+    assert form.frac == loose.layers[0].formats.values["h"].frac and found["bound"] <= form.max
+    assert measure(proved, repeated(data.train, 60)).states["0.h"] <= found["bound"]
+    assert proved.saturation["0.h"] == 0 and set(proved.saturation) == set(loose.saturation)
+    with pytest.raises(UsageError) as refused:
+        quantize(model, data, formats_of=loose, prove_states=True)
+    assert str(refused.value) == "Proved states must be left out where another model gives the formats"

@@ -28,6 +28,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=number, metavar="R", help="learning rate of that training")
     parser.add_argument("--search-every", type=whole, default=0, metavar="K", help="formats anew every K epochs")
     parser.add_argument("--spectral-norm", type=number, metavar="S", help="of recurrent matrices in that training")
+    parser.add_argument("--prove-states", action="store_true", help="make states so wide that none can ever saturate")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the quantized model, an ONNX file")
 
 
@@ -48,7 +49,7 @@ def run(given: Any) -> int:
     result = quantize(
         model, data, given.bits, weight_bits=given.weight_bits, activation_bits=given.activation_bits,
         state_bits=given.state_bits, cell_bits=given.cell_bits, operand_bits=given.operand_bits, method=given.method,
-        finetune=given.finetune, search_every=given.search_every, **more,
+        finetune=given.finetune, search_every=given.search_every, prove_states=given.prove_states, **more,
     )  # fmt: skip
     save(result, given.output)
     metric, before = measured(model, data)
@@ -57,6 +58,8 @@ def run(given: Any) -> int:
         facts = {"model": given.output, "metric": metric, "float": before, "fixed": after}
         if given.like is not None:
             facts["saturated_weights"] = result.facts["saturated_weights"]
+        if given.prove_states:
+            facts["proved_states"] = result.facts["proved_states"]
         report.print_json(facts | {"widths": asdict(result.widths), "saturation": result.saturation})
         return 0
     rows = [
@@ -67,6 +70,8 @@ def run(given: Any) -> int:
     if given.like is not None:
         count = sum(w.size for layer in result.stack for w in layer.weights.values())
         rows.append(["weights beyond the formats", f"{result.facts['saturated_weights']:,} of {count:,}"])
+    for proved in result.facts.get("proved_states", ()):
+        rows.append([f"state {proved['state']} of layer {proved['layer']}", f"cannot saturate: {proved['proof']}"])
     print(report.table(rows) + "\n\n" + formats_table(result))
     return 0
 
