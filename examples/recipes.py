@@ -7,17 +7,24 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["RECIPES", "recipe"]
+__all__ = ["QAT", "RECIPES", "recipe"]
 
 RECIPES: dict[str, dict[str, Any]] = {
     "japanese-vowels": {"epochs": 80, "batch": 32, "rate": 0.01, "noise": 0.7},
-    "spoken-digits": {"epochs": 30, "batch": 64, "rate": 0.01, "noise": 0.1},
+    "spoken-digits": {"epochs": 30, "batch": 64, "rate": 0.01, "noise": 0.5},
     "italy-power-demand": {"epochs": 150, "batch": 16, "rate": 0.003, "noise": 0.3},
     "gunpoint": {"epochs": 150, "batch": 16, "rate": 0.01, "noise": 0.1},
-    "seattle-weather": {"epochs": 60, "batch": 32, "rate": 0.003, "noise": 0.0},
+    "seattle-weather": {"epochs": 60, "batch": 32, "rate": 0.003, "noise": 0.0, "weight_decay": 0.6},
     "mackey-glass": {"epochs": 60, "batch": 32, "rate": 0.01, "noise": 0.0},
 }
 """Options of ``hwrnn.train`` by the data set's name."""
+
+QAT: dict[str, dict[str, Any]] = {
+    "japanese-vowels": {"finetune": 40},
+    "spoken-digits": {"finetune": 20},
+    "mackey-glass": {"finetune": 150, "rate": 0.01},
+}
+"""Options of ``hwrnn.quantize`` for quantization-aware training, by the data set's name."""
 
 
 def recipe(data: str, quick: bool = False) -> dict[str, Any]:

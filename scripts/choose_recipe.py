@@ -4,8 +4,8 @@
     python scripts/choose_recipe.py mackey-glass --hidden 16 --bits 8 finetune=20,60 finetune_rate=0.003,0.01
 
 Each NAME=A,B,... is an option of ``hwrnn.train`` that replaces the recipe's in ``examples/recipes.py``, or with --bits
-``finetune`` and ``finetune_rate`` of ``hwrnn.quantize``; all combinations are tried. Folds of a classification are drawn
-at random, those of a regression are consecutive, as its windows overlap.
+``finetune`` and ``finetune_rate`` of ``hwrnn.quantize``; all combinations are tried. Folds of a classification are
+drawn at random, those of a regression are consecutive, as its windows overlap.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
 
 import numpy as np
-from public_data import load
-from recipes import recipe
 
 from hwrnn import build_model, quantize, train
 from hwrnn.comparing import measured
 from hwrnn.data import Dataset, Split
+from public_data import load
+from recipes import recipe
 
 FINETUNING = {"finetune": "finetune", "finetune_rate": "rate"}
 
