@@ -24,7 +24,7 @@ CELLS: dict[str, dict[str, Any]] = {
     "minGRU": {"cell": "mingru"},
     "minGRU, 2 layers": {"cell": "mingru", "layers": 2},
 }
-COSTS = {"japanese-vowels": (1000, 4000, 16000), "spoken-digits": (1000, 4000)}
+COSTS = {"japanese-vowels": (500, 2000, 8000), "spoken-digits": (500, 2000, 8000)}
 """Multiplications a step in the recurrent layers, about; the head works once a sequence."""
 
 
@@ -111,9 +111,8 @@ def write(results: dict[str, Any]) -> Section:
     largest = max(abs(row["multiplications"] / row["cost"] - 1) for row in results["rows"])
     body.append(
         f"Sizes are those whose multiplications come closest to each cost (at most {100 * largest:.1f} % away). The"
-        " weights include the dense head's, which works once a sequence. minGRU's gates do not see the state, so that at"
-        " the same cost it has many more units in one layer; two layers let the second one's gates see the first one's"
-        " state."
+        " weights include the dense head's, which works once a sequence. minGRU's gates do not see the state, so at the"
+        " same cost it has many more units in one layer; two layers let the second one's gates see the first one's state."
     )
     return Section(
         "RNN, LSTM, GRU, LiGRU and minGRU at the same cost",

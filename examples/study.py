@@ -99,7 +99,7 @@ def trained(place: Place, data: str, *, training: Mapping[str, Any] | None = Non
 
 
 def fixed_point(
-    model: QuantizedModel, data: Dataset, *, check: bool, count: int | None = None, lanes: int = 16
+    model: QuantizedModel, data: Dataset, *, check: bool, count: int | None = None, lanes: int = 8
 ) -> dict[str, Any]:
     """Golden's metric on the evaluation part, and whether the hardware was checked to give the same.
 
