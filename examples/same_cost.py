@@ -112,7 +112,7 @@ def write(results: dict[str, Any]) -> Section:
     body.append(
         f"Sizes are those whose multiplications come closest to each cost (at most {100 * largest:.1f} % away). The"
         " weights include the dense head's, which works once a sequence. minGRU's gates do not see the state, so at the"
-        " same cost it has many more units in one layer; two layers let the second one's gates see the first one's state."
+        " same cost it has many more units in one layer; with two, the second one's gates see the first one's state."
     )
     return Section(
         "RNN, LSTM, GRU, LiGRU and minGRU at the same cost",
