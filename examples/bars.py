@@ -109,7 +109,7 @@ NETWORKS = (
             (Bar("8 bits", "RMSE <= 2.72 C", lambda own, others: _mean(own["8 bits"]) <= 2.72),)),
     Network(
         "GRU(16)", GLASS, GRU | {"hidden": 16},
-        {"float": None, "8 bits": {"bits": 8}, "8 bits, QAT": _qat(GLASS, bits=8)},
+        {"float": None, "8 bits": {"bits": 8}, "8 bits, QAT": _qat(GLASS, bits=8), "12 bits": {"bits": 12}},
         (Bar("8 bits, QAT", "MSE at most 1.2 times float's",
              lambda own, others: _mse(own["8 bits, QAT"]) <= 1.2 * _mse(own["float"])),),
     ),
