@@ -172,7 +172,7 @@ def _simulated(results: dict[str, Any]) -> str:
     count = sum(one["hardware"] is not None for found in fixed for one in found)
     return (
         f"Of these {sum(map(len, fixed))} networks in fixed point the hardware of {count} was simulated, one or more in"
-        " every cell of the first two tables; those with ranges by another method than the least loss only with `--all`."
+        " every cell of the first two tables; with ranges by another method than the least loss only with `--all`."
     )
 
 
