@@ -276,11 +276,10 @@ def _glass(values: Mapping[str, Values], rounded: list[float] | None) -> str:
         return ""
     times = {form: _mse(found) / _mse(own["float"]) for form, found in own.items()}
     return (
-        f"On Mackey-Glass the mean square error with eight bits is {times['8 bits']:.2f} times that of float after training"
-        f" and {times['8 bits, QAT']:.2f} times with quantization-aware training; with twelve bits after training it is"
-        f" {times['12 bits']:.2f} times. The float network is so accurate that the input alone decides: seeing its input"
-        f" in eight bits and computing everything else in float, it has {_mse(rounded) / _mse(own['float']):.2f} times its"
-        " error."
+        f"On Mackey-Glass the mean square error with eight bits is {times['8 bits']:.2f} times that of float after"
+        f" training, {times['8 bits, QAT']:.2f} times with quantization-aware training; with twelve bits after training"
+        f" {times['12 bits']:.2f} times. The input decides much of it: a float network that sees its input in eight"
+        f" bits, everything else in float, has {_mse(rounded) / _mse(own['float']):.2f} times the error."
     )
 
 

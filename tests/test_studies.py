@@ -1,6 +1,8 @@
 """The frame of the studies: results kept, pages written, hardware compared; and the readers of outside data."""
 
+import importlib
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -105,6 +107,43 @@ def test_other_hardware_is_found(small, monkeypatch):
     monkeypatch.setattr(verification, "Network", lambda model, *given, **options: Network(other, *given, **options))
     with pytest.raises(study.HardwareDiffers, match="Hardware differs from golden: "):
         study.fixed_point(model, data, check=True, count=3, lanes=1)
+
+
+def test_processes_give_the_same_results(tmp_path):
+    assert len({process for process, _ in _squares(tmp_path / "two", jobs=2)} - {os.getpid()}) > 0
+    assert [result for _, result in _squares(tmp_path / "one", jobs=1)] == [0, 1, 4, 9]
+    assert [result for _, result in _squares(tmp_path / "two", jobs=1)] == [0, 1, 4, 9]  # what the processes kept
+
+
+def _squares(folder, jobs):
+    run = study.Run(study.Place(folder, "few_bits"), (0,), jobs=jobs)
+    return run.each(squared, [{"number": n} for n in range(4)])
+
+
+def squared(place, number):
+    return [os.getpid(), number**2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", study_page.STUDIES)
+def test_a_study_runs_quickly(name, tmp_path, capsys):
+    if not (ROOT / "examples" / f"{name}.py").is_file():
+        pytest.skip("the study is not written yet")
+    if not compiler_available(CPP):
+        pytest.skip("CXXRTL needs a C++ compiler")
+    one = importlib.import_module(name).STUDY
+    assert one.name == name
+    code = study.main(one, ["--quick", "--out", str(tmp_path)])
+    told = capsys.readouterr()
+    if code == 2 and ("Package" in told.err or "data folder" in told.err):
+        pytest.skip(told.err)
+    assert code == 0
+    section = (tmp_path / f"{name}.md").read_text()
+    assert section.startswith(f"## {study_page.STUDIES.index(name) + 1}. ") and section in told.out
+    for words in ("**Question.** ", "**Answer.** ", "**What this does not show.** "):
+        assert section.count(words) == 1
+    assert "nan" not in section.split()
+    assert (tmp_path / f"{name}.png").is_file() == (one.draw is not None)
 
 
 def test_sections_replace_each_other_and_the_table_of_answers_follows(tmp_path):
