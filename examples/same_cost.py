@@ -69,9 +69,10 @@ def measure(run: Run) -> dict[str, Any]:
                     "forms": {"float": None, "8 bits": {"bits": 8}, "4 bits": {"bits": 4} | aware},
                 })  # fmt: skip
     tasks = [
-        {key: row[key] for key in ("data", "model", "training")} | {"form": form, "seed": s, "check": run.checks(s)}
+        {key: row[key] for key in ("data", "model", "training")}
+        | {"form": form, "seed": s, "check": run.check_all or (name == "8 bits" and run.checks(s))}
         for row in rows
-        for form in row["forms"].values()
+        for name, form in row["forms"].items()
         for s in run.seeds
     ]
     found = iter(run.each(work, tasks))
