@@ -169,8 +169,8 @@ def _simulated(results: dict[str, Any]) -> str:
     count = sum(one["hardware"] is not None for found in fixed for one in found)
     told = ", ".join(name.replace("loss", "least loss").replace("aware", "trained for") for name in CHECKED)
     return (
-        f"Of these {sum(map(len, fixed))} networks in fixed point the hardware of {count} was simulated: without `--all`"
-        f" of every row those with seed 0 of the columns {told}."
+        f"Of these {sum(map(len, fixed))} networks in fixed point the hardware of {count} was simulated: without"
+        f" `--all` of every row those with seed 0 of the columns {told}."
     )
 
 
