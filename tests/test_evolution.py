@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -298,6 +299,7 @@ def test_only_the_run_s_own_checkpoint_is_taken(tmp_path: Path) -> None:
         ({"objective": "f1"}, "Objective must be loss, metric or a function, not 'f1'"),
         ({"objective": lambda *_: float("inf")}, "Objective must give one finite number, not inf"),
         ({"objective": lambda *_: np.zeros(2)}, "Objective must give one finite number, not array([0., 0.])"),
+        ({"objective": lambda *_: 0, "workers": 2}, "Objective must be a function of a module to be sent"),
         ({"executor": 3}, "Executor must have a method submit as those of concurrent.futures do, not 3"),
         ({"bits": 99}, "Bits must be a whole number"),
     ],
@@ -306,6 +308,21 @@ def test_what_is_wrong_is_told(options: dict[str, Any], text: str) -> None:
     with pytest.raises(UsageError) as caught:
         evolved(clusters(), **options)
     assert str(caught.value).startswith(text) and "\n" not in str(caught.value)
+
+
+def dies(predictions: np.ndarray, targets: np.ndarray, lengths: Any) -> float:
+    """An objective that takes its process with it."""
+    os._exit(1)
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_is_told() -> None:
+    with pytest.raises(UsageError) as caught:
+        evolved(clusters(), objective=dies, workers=2)
+    assert str(caught.value) == (
+        "Processes must be able to start and to stay: put a script's own work below"
+        " if __name__ == '__main__', or give workers=1"
+    )
 
 
 def test_more_that_is_wrong() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -197,7 +198,8 @@ def evolve(
         noise: deviation of Gaussian noise on the standardised input, drawn anew for each generation.
         bits: of a float model, 8 where None.
         seed: of everything random. The result depends on it, not on the executor or the number of workers.
-        executor: anything with ``submit`` (Dask's, Ray's, a pool of threads); None for processes of our own.
+        executor: anything with ``submit``, a cluster's (tried: Dask's ``Client.get_executor()``) or a pool of threads,
+            say; None for processes of our own.
         workers: processes, or with an executor the parts that a population is sent in; None for one each core. One
             without an executor is the calling process.
         progress: called after each generation.
@@ -232,12 +234,14 @@ def evolve(
         if checkpoint is None:
             raise UsageError("Resume must come with the path of a checkpoint")
         run.restore(checkpoint)
-    with _sender(executor, workers) as (submit, parts):
+    with _sender(executor, workers, objective) as (submit, parts):
         return run.go(submit, parts, checkpoint)
 
 
 @contextmanager
-def _sender(executor: Any, workers: int | None) -> Iterator[tuple[Callable[..., Any] | None, int]]:
+def _sender(
+    executor: Any, workers: int | None, objective: str | Objective
+) -> Iterator[tuple[Callable[..., Any] | None, int]]:
     """How work is sent out, None for not at all, and in how many parts."""
     if executor is not None:
         if not callable(getattr(executor, "submit", None)):
@@ -249,6 +253,12 @@ def _sender(executor: Any, workers: int | None) -> Iterator[tuple[Callable[..., 
     if workers == 1:
         yield None, 1
         return
+    try:
+        pickle.dumps(objective)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise UsageError(
+            f"Objective must be a function of a module to be sent to processes, not {objective!r}: or give workers=1"
+        ) from error
     # A fork would copy threads in any state; a fresh interpreter is the one way that works everywhere.
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         try:
