@@ -10,14 +10,17 @@ if TYPE_CHECKING:
     from hwrnn.data import load_dataset
     from hwrnn.errors import UsageError
     from hwrnn.fixed import Format
+    from hwrnn.forecasting import forecast
     from hwrnn.model import build_model
     from hwrnn.on_board import run_on_board
     from hwrnn.onnx_io import load, save
     from hwrnn.quantization import quantize
     from hwrnn.training import train
+    from hwrnn.training.evolution import evolve
 
 __all__ = [
-    "Format", "UsageError", "build_model", "load", "load_dataset", "quantize", "run_on_board", "save", "train",
+    "Format", "UsageError", "build_model", "evolve", "forecast", "load", "load_dataset", "quantize", "run_on_board",
+    "save", "train",
 ]  # fmt: skip
 
 __version__ = "0.1.0"
@@ -27,6 +30,8 @@ _HOMES = {
     "Format": "hwrnn.fixed",
     "UsageError": "hwrnn.errors",
     "build_model": "hwrnn.model",
+    "evolve": "hwrnn.training.evolution",
+    "forecast": "hwrnn.forecasting",
     "load": "hwrnn.onnx_io",
     "load_dataset": "hwrnn.data",
     "quantize": "hwrnn.quantization",
