@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from hwrnn.c_integers import HELPERS, CLayer, Unprintable, print_layer
-from hwrnn.c_source import PANEL, flags, preamble, product
+from hwrnn.c_integers import HELPERS, CLayer, print_layer
+from hwrnn.c_source import PANEL, Unprintable, flags, preamble, product
 from hwrnn.cells import Cell
 from hwrnn.compiler import C, compiler_available, library_cached, shared_library
 from hwrnn.errors import UsageError
@@ -150,7 +150,7 @@ def _phase_calls(cell: Cell, phase: int, arrays: Sequence[str]) -> str:
         if k == phase:
             z, size = ("z", "inputs") if operand == "x" else (f"at[{arrays.index(f'v_{operand}')}]", "units")
             out = f"at[{arrays.index(f'a_{run[0]}')}]"
-            lines.append(f"product(1, {len(run)} * units, {size}, LANES, weights[{n}], {z}, {out});")
+            lines.append(f"product(1, {len(run)} * units, {size}, LANES, LANES, weights[{n}], {z}, {out});")
     lines.append(f"phase_{phase}(keep, units, p, running, counts, at);")
     return "".join(f"            {line}\n" for line in lines)
 

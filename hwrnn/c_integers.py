@@ -18,12 +18,13 @@ from operator import add, mul, sub
 from typing import Self
 
 from hwrnn.activations import PiecewiseLinear
+from hwrnn.c_source import Unprintable
 from hwrnn.cells import Cell
 from hwrnn.fixed import Number, point_of
 from hwrnn.formats import LayerFormats
 from hwrnn.trace import trace
 
-__all__ = ["HELPERS", "CLayer", "CNumber", "Unprintable", "lasting", "print_layer"]
+__all__ = ["HELPERS", "CLayer", "CNumber", "lasting", "print_layer"]
 
 #: The two shifts, without undefined behaviour; ``T`` and ``U`` are the signed and the unsigned type.
 HELPERS = """
@@ -34,10 +35,6 @@ static inline T floor_shift(T value, T n) { return value >> n; }
 static inline T floor_shift(T value, T n) { return value < 0 ? ~(~value >> n) : value >> n; }
 #endif
 """
-
-
-class Unprintable(Exception):
-    """A layer that these printers have no C for; the text says why, as the end of a sentence."""
 
 
 @dataclass

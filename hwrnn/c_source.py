@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from hwrnn.compiler import C, native
 
-__all__ = ["PANEL", "flags", "preamble", "product"]
+__all__ = ["PANEL", "Unprintable", "flags", "preamble", "product"]
 
 #: Rows of a matrix that one pass over its columns multiplies; matrices are packed in panels of this many rows.
 PANEL = 4
+
+
+class Unprintable(Exception):
+    """A layer that there is no C for; the text says why, as the end of a sentence."""
 
 
 def flags() -> tuple[str, ...]:
@@ -40,52 +44,62 @@ typedef T V __attribute__((vector_size(BYTES), aligned(sizeof(T)), may_alias));
 #else
 #define INDEPENDENT _Pragma("GCC ivdep")
 #endif
+#if defined(__x86_64__)
+#define IN_REGISTER(x) __asm__("" : "+x"(x)) /* a value that is used often, and not an operand in memory each time */
+#else
+#define IN_REGISTER(x) (void)0
+#endif
+enum {{ PANEL = {PANEL} }};
 #define LOAD(address) (*(const V *)(address))
 #define STORE(address, value) (*(V *)(address) = (value))
 """
 
 
-def product() -> str:
-    """``product``: out (rows, lanes) = [out +] panels times z (cols, lanes).
+def product(name: str = "product", weight: str = "w[r * cols + c * PANEL + i]") -> str:
+    """``name``: out (rows, n) = [out +] a matrix (rows, cols) times z (cols, n).
 
-    ``panels`` holds the matrix as (rows / PANEL, cols, PANEL), padded with rows that are not written; ``lanes`` is a
-    multiple of ``VL``.
+    ``n`` is a multiple of ``VL``; rows of z and of out are ``stride`` apart. ``w`` holds the matrix in panels, (rows /
+    PANEL, cols, PANEL), padded with rows that are not written; or ``weight`` says where row ``r + i`` and column ``c``
+    stand.
     """
-    # Sums start where they go on, and every partial sum is one of the exact bound's: no order of terms overflows.
+    # A sum that is added to starts with what it is added to, so that every partial sum lies within exact bounds.
     return f"""
-enum {{ PANEL = {PANEL} }};
-
 #define BLOCK(N) do {{ \\
-    V s[PANEL][N]; \\
+    V s[PANEL][N], x[N]; \\
     for (int i = 0; i < PANEL; i++) \\
         for (int j = 0; j < N; j++) \\
-            s[i][j] = add && i < live ? LOAD(out + (r + i) * lanes + l + j * VL) : (V){{0}}; \\
-    for (long c = 0; c < cols; c++) \\
+            s[i][j] = add && i < live ? LOAD(out + (r + i) * stride + l + j * VL) : (V){{0}}; \\
+    for (long c = 0; c < cols; c++) {{ \\
         for (int j = 0; j < N; j++) {{ \\
-            const V x = LOAD(z + c * lanes + l + j * VL); \\
-            for (int i = 0; i < PANEL; i++) \\
-                s[i][j] += x * panel[c * PANEL + i]; \\
+            x[j] = LOAD(z + c * stride + l + j * VL); \\
+            IN_REGISTER(x[j]); \\
         }} \\
+        for (int i = 0; i < PANEL; i++) \\
+            for (int j = 0; j < N; j++) \\
+                s[i][j] += x[j] * {weight}; \\
+    }} \\
     for (int i = 0; i < PANEL; i++) \\
         if (i < live) \\
             for (int j = 0; j < N; j++) \\
-                STORE(out + (r + i) * lanes + l + j * VL, s[i][j]); \\
+                STORE(out + (r + i) * stride + l + j * VL, s[i][j]); \\
     l += N * VL; \\
 }} while (0)
 
-static void product(int add, long rows, long cols, long lanes, const T *restrict panels, const T *restrict z,
-                    T *restrict out)
+static void {name}(int add, long rows, long cols, long n, long stride, const T *restrict w, const T *restrict z,
+    T *restrict out)
 {{
     for (long r = 0; r < rows; r += PANEL) {{
-        const T *panel = panels + r * cols;
         const long live = rows - r;
         long l = 0;
-        while (l + SIDE * VL <= lanes)
+        while (l + SIDE * VL <= n)
             BLOCK(SIDE);
-        while (l + 2 * VL <= lanes)
+        if (SIDE > 3 && l + 3 * VL <= n)
+            BLOCK(3);
+        if (l + 2 * VL <= n)
             BLOCK(2);
-        while (l < lanes)
+        if (l < n)
             BLOCK(1);
     }}
 }}
+#undef BLOCK
 """

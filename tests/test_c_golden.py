@@ -9,7 +9,7 @@ from test_golden import ALL, quantized
 from hwrnn import c_golden
 from hwrnn.activations import NONLINEARITIES, nonlinearity
 from hwrnn.c_golden import number_for, printed
-from hwrnn.c_integers import Unprintable
+from hwrnn.c_source import Unprintable
 from hwrnn.cells import CELLS
 from hwrnn.compiler import C, compiler_available
 from hwrnn.errors import UsageError

@@ -9,12 +9,16 @@ from typing import Any
 import numpy as np
 
 from hwrnn.model import Model
+from hwrnn.training.c_kernel import CKernel
+from hwrnn.training.c_printer import print_program
 from hwrnn.training.kernel import Kernel
 from hwrnn.training.losses import Loss
 from hwrnn.training.parameters import LayerParameters
 from hwrnn.training.plan import FormatsLike
 
 __all__ = ["Network"]
+
+AnyKernel = Kernel | CKernel
 
 _KERNELS = 4  # sizes of batches whose arrays are kept
 
@@ -26,6 +30,7 @@ class Network:
         model: gives the structure and the first values.
         formats: of every layer of the stack, for training in the loop with quantization; None for float.
         dtype: float32 to train, float64 to check.
+        compiled: whether it runs in compiled C, which float32 can, or in numpy.
 
     Attributes:
         masters: the trained numbers, (size,).
@@ -34,9 +39,14 @@ class Network:
     """
 
     def __init__(
-        self, model: Model, formats: Sequence[FormatsLike] | None = None, dtype: Any = np.float32
+        self,
+        model: Model,
+        formats: Sequence[FormatsLike] | None = None,
+        dtype: Any = np.float32,
+        compiled: bool = False,
     ) -> None:
         stack = model.stack
+        self.compiled = compiled
         chosen: Sequence[FormatsLike | None] = [None] * len(stack) if formats is None else formats
         self.model, self.dtype = model, np.dtype(dtype)
         self.layers = [LayerParameters(layer, f) for layer, f in zip(stack, chosen, strict=True)]
@@ -67,8 +77,8 @@ class Network:
                 self._transposes.append((np.where(index < 0, -1, index + part.start), matrices[name]))
             self._matrices.append(matrices)
             self._gradients.append(gradients)
-        self._kernels: dict[tuple[int, int], list[Kernel]] = {}
-        self._run: tuple[list[Kernel], np.ndarray, int] | None = None
+        self._kernels: dict[tuple[int, int], list[AnyKernel]] = {}
+        self._run: tuple[list[AnyKernel], np.ndarray, int] | None = None
 
     @property
     def quantized(self) -> bool:
@@ -101,16 +111,22 @@ class Network:
         for index, matrix in self._transposes:
             np.take(self._effective, index, out=matrix, mode="wrap")
 
-    def _kernels_for(self, capacity: int, batch: int) -> list[Kernel]:
+    def _kernels_for(self, capacity: int, batch: int) -> list[AnyKernel]:
         key = (capacity, batch)
         if key not in self._kernels:
             while len(self._kernels) >= _KERNELS:
                 self._kernels.pop(next(iter(self._kernels)))
-            kernels = []
+            kernels: list[AnyKernel] = []
             for k, layer in enumerate(self.layers):
                 head = k == len(self.model.layers)
                 steps = 1 if head and not self.model.every_step else capacity
-                kernels.append(Kernel(layer.plan, steps, batch, self._matrices[k], self._gradients[k]))
+                arrays = steps, batch, self._matrices[k], self._gradients[k]
+                if self.compiled:
+                    program = print_program(layer.cell, layer.formats is not None)
+                    sizes = layer.inputs, layer.units, layer.formats
+                    kernels.append(CKernel(program, *sizes, *arrays, whole=k > 0))
+                else:
+                    kernels.append(Kernel(layer.plan, *arrays))
             self._kernels[key] = kernels
         return self._kernels[key]
 
