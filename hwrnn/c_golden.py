@@ -54,7 +54,7 @@ static inline __attribute__((always_inline)) void lines_{k}(const int keep, long
             {body}
         }}
 }}
-static __attribute__((noinline)) void phase_{k}(int keep, long units, const T *p, const T *running, T *counts, T **at)
+APART void phase_{k}(int keep, long units, const T *p, const T *running, T *counts, T **at)
 {{
     if (keep)
         lines_{k}(1, units, p, running, counts, {', '.join(f'at[{arrays.index(n)}]' for n in named)});
@@ -72,14 +72,14 @@ static __attribute__((noinline)) void phase_{k}(int keep, long units, const T *p
     output = arrays.index(f"v_{cell.output}")
     text.append(f"""
 /* The units of one step, lanes innermost, to the places of that step: units innermost, a sequence after another. */
-static void put(T *restrict to, const T *restrict from, long live, long steps, long units)
+APART void put(T *restrict to, const T *restrict from, long live, long steps, long units)
 {{
     for (long l = 0; l < live; l++)
         for (long u = 0; u < units; u++)
             to[l * steps * units + u] = from[u * LANES + l];
 }}
 
-static void begin(T *restrict sums, const T *restrict bias, long rows)
+APART void begin(T *restrict sums, const T *restrict bias, long rows)
 {{
     for (long r = 0; r < rows; r++)
         for (long l = 0; l < LANES; l++)

@@ -6,9 +6,14 @@ turns the loop over them into vector instructions; what differs from one sequenc
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+
 from hwrnn.compiler import C, native
 
-__all__ = ["PANEL", "Unprintable", "flags", "preamble", "product"]
+__all__ = ["MOVES", "PANEL", "TANGENT", "Unprintable", "flags", "preamble", "product", "smooth"]
 
 #: Rows of a matrix that one pass over its columns multiplies; matrices are packed in panels of this many rows.
 PANEL = 4
@@ -20,7 +25,7 @@ class Unprintable(Exception):
 
 def flags() -> tuple[str, ...]:
     """The compiler's flags: every instruction of this CPU, and IEEE arithmetic except for errno and traps."""
-    return ("-std=gnu11", "-O3", "-w", "-fno-math-errno", "-fno-trapping-math", *native(C))
+    return ("-std=gnu11", "-O3", "-fno-unswitch-loops", "-w", "-fno-math-errno", "-fno-trapping-math", *native(C))
 
 
 def preamble(number: str) -> str:
@@ -49,6 +54,7 @@ typedef T V __attribute__((vector_size(BYTES), aligned(sizeof(T)), may_alias));
 #else
 #define IN_REGISTER(x) (void)0
 #endif
+#define APART static __attribute__((noinline, noclone)) /* copies for special cases only take time to compile */
 enum {{ PANEL = {PANEL} }};
 #define LOAD(address) (*(const V *)(address))
 #define STORE(address, value) (*(V *)(address) = (value))
@@ -85,7 +91,7 @@ def product(name: str = "product", weight: str = "w[r * cols + c * PANEL + i]") 
     l += N * VL; \\
 }} while (0)
 
-static void {name}(int add, long rows, long cols, long n, long stride, const T *restrict w, const T *restrict z,
+APART void {name}(int add, long rows, long cols, long n, long stride, const T *restrict w, const T *restrict z,
     T *restrict out)
 {{
     for (long r = 0; r < rows; r += PANEL) {{
@@ -102,4 +108,116 @@ static void {name}(int add, long rows, long cols, long n, long stride, const T *
     }}
 }}
 #undef BLOCK
+"""
+
+
+class _Symbol:
+    """A number of the printed program: a smooth function's own lines say what it is in C."""
+
+    _FUNCTIONS: ClassVar = {"tanh": "tangent", "exp": "expf", "sqrt": "sqrtf", "absolute": "fabsf", "negative": "-"}
+    _INFIX: ClassVar = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, **options: Any) -> _Symbol:
+        names = [a.text if isinstance(a, _Symbol) else f"{float(a)!r}f" for a in args]
+        if method == "__call__" and not options:
+            if ufunc.__name__ in self._INFIX:
+                return _Symbol(f"({names[0]} {self._INFIX[ufunc.__name__]} {names[1]})")
+            if ufunc.__name__ in self._FUNCTIONS:
+                return _Symbol(f"{self._FUNCTIONS[ufunc.__name__]}({names[0]})")
+        raise Unprintable(f"{ufunc.__name__!r} has no counterpart in C")
+
+    def _with(self, ufunc: np.ufunc, *args: Any) -> _Symbol:
+        return self.__array_ufunc__(ufunc, "__call__", *args)
+
+    def __add__(self, other: Any) -> _Symbol:
+        return self._with(np.add, self, other)
+
+    def __radd__(self, other: Any) -> _Symbol:
+        return self._with(np.add, other, self)
+
+    def __sub__(self, other: Any) -> _Symbol:
+        return self._with(np.subtract, self, other)
+
+    def __rsub__(self, other: Any) -> _Symbol:
+        return self._with(np.subtract, other, self)
+
+    def __mul__(self, other: Any) -> _Symbol:
+        return self._with(np.multiply, self, other)
+
+    def __rmul__(self, other: Any) -> _Symbol:
+        return self._with(np.multiply, other, self)
+
+    def __truediv__(self, other: Any) -> _Symbol:
+        return self._with(np.divide, self, other)
+
+    def __rtruediv__(self, other: Any) -> _Symbol:
+        return self._with(np.divide, other, self)
+
+
+def smooth(function: Callable[[Any], Any], x: str) -> str:
+    """What a function of a float array, such as a ``Smooth`` one's, computes of a C variable.
+
+    Raises:
+        Unprintable: a function of numpy that has no counterpart here.
+    """
+    try:
+        result = function(_Symbol(x))
+    except (TypeError, AttributeError) as error:
+        raise Unprintable("a smooth function does what has no counterpart in C") from error
+    if not isinstance(result, _Symbol):
+        raise Unprintable("a smooth function gives no number of C")
+    return result.text
+
+
+#: ``tangent``, the hyperbolic one, within two units in the last place. S. L. Moshier, Cephes, tanhf and expf.
+TANGENT = """
+static inline T tangent(T x)
+{
+    const T size = fabsf(x) < 9.1f ? fabsf(x) : 9.1f, square = x * x;
+    const T small = ((((-5.70498872745e-3f * square + 2.06390887954e-2f) * square - 5.37397155531e-2f) * square
+                      + 1.33314422036e-1f) * square - 3.33332819422e-1f) * square * x + x;
+    const T twice = 2.0f * size, whole = floorf(1.44269504088896341f * twice + 0.5f);
+    const T rest = (twice - whole * 0.693359375f) + whole * 2.12194440e-4f;
+    const T power = (((((1.9875691500e-4f * rest + 1.3981999507e-3f) * rest + 8.3334519073e-3f) * rest
+                       + 4.1665795894e-2f) * rest + 1.6666665459e-1f) * rest + 5.0000001201e-1f) * rest * rest
+                    + rest + 1.0f;
+    union { int32_t i; T f; } scale = { .i = ((int32_t)whole + 127) << 23 };
+    const T large = 1.0f - 2.0f / (power * scale.f + 1.0f);
+    return x != x ? x : fabsf(x) < 0.625f ? small : x < 0.0f ? -large : large;
+}
+"""
+
+#: Moves between the layouts of matrices.
+MOVES = """
+#define UP(n) (((n) + VL - 1) / VL * VL)
+
+/* A matrix (rows, cols) in panels, rows of zero where it has none. */
+APART void pack(long rows, long cols, const T *restrict matrix, T *restrict panels)
+{
+    for (long r = 0; r < rows; r += PANEL)
+        for (long c = 0; c < cols; c++)
+            for (long i = 0; i < PANEL; i++)
+                panels[r * cols + c * PANEL + i] = r + i < rows ? matrix[(r + i) * cols + c] : 0;
+}
+
+/* z (rows, lanes) with lanes outside; what fills a row up to its stride stays as it is. */
+APART void transpose(long rows, long lanes, long stride, const T *restrict z, T *restrict to)
+{
+    for (long l = 0; l < lanes; l += 4)
+        for (long r = 0; r < rows; r++)
+            for (long i = 0; i < 4; i++)
+                to[(l + i) * stride + r] = z[r * lanes + l + i];
+}
+
+APART void put(long rows, long cols, long stride, const T *restrict from, T *restrict to)
+{
+    for (long r = 0; r < rows; r++)
+        for (long c = 0; c < cols; c++)
+            to[r * cols + c] = from[r * stride + c];
+}
+
+long width(void) { return VL; }
 """

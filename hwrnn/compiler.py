@@ -18,7 +18,10 @@ from pathlib import Path
 from hwrnn.errors import UsageError
 from hwrnn.files import atomic_write, cache_folder
 
-__all__ = ["CPP", "C", "Language", "compiler", "compiler_available", "library_cached", "native", "shared_library"]
+__all__ = [
+    "CPP", "C", "Language", "compiler", "compiler_available", "found", "identity", "library_cached", "native",
+    "shared_library",
+]  # fmt: skip
 
 _KEPT = 200  # libraries in the cache folder
 _DIGEST = hashlib.sha256().digest_size
@@ -63,6 +66,21 @@ def compiler_available(language: Language) -> bool:
     return compiler(language) is not None
 
 
+def found(language: Language, instead: str) -> tuple[str, ...]:
+    """The command of a compiler.
+
+    Raises:
+        UsageError: no compiler; the sentence ends with what to do ``instead`` of installing one.
+    """
+    command = compiler(language)
+    if command is None:
+        chosen = os.environ.get(language.variable, "").strip()
+        missing = f"A {language.name} compiler must be installed"
+        what = f"{language.variable} must name a {language.name} compiler, not {chosen!r}" if chosen else missing
+        raise UsageError(f"{what}: install {language.install}, or {instead}")
+    return command
+
+
 def native(language: Language) -> tuple[str, ...]:
     """The flag that lets a compiler use every instruction of this CPU; empty where it has none."""
     command = compiler(language)
@@ -101,12 +119,7 @@ def shared_library(
     Raises:
         UsageError: no compiler, or one that does not compile the source.
     """
-    command = compiler(language)
-    if command is None:
-        chosen = os.environ.get(language.variable, "").strip()
-        missing = f"A {language.name} compiler must be installed"
-        what = f"{language.variable} must name a {language.name} compiler, not {chosen!r}" if chosen else missing
-        raise UsageError(f"{what}: install {language.install}, or {instead}")
+    command = found(language, instead)
     path = _path(name, command, flags, key, language)
     for _ in range(2):
         if not _whole(path):
@@ -126,10 +139,23 @@ def library_cached(name: str, flags: Sequence[str], key: str, *, language: Langu
     return command is not None and _whole(_path(name, command, flags, key, language))
 
 
-def _path(name: str, command: tuple[str, ...], flags: Sequence[str], key: str, language: Language) -> Path:
+def identity(flags: Sequence[str], key: str, *, language: Language) -> str:
+    """A digest of all that decides what a library computes: its source, the compiler, its flags and the CPU.
+
+    Raises:
+        UsageError: no compiler.
+    """
+    return _digest(found(language, "numpy is enough without one"), flags, key, language)
+
+
+def _digest(command: tuple[str, ...], flags: Sequence[str], key: str, language: Language) -> str:
     instructions = [_macros(command, language.option, flag) for flag in flags if flag.endswith("=native")]
     made_from = "\0".join((*command, _version(command), *flags, *instructions, key))
-    return cache_folder() / f"{name}-{hashlib.sha256(made_from.encode()).hexdigest()[:32]}.so"
+    return hashlib.sha256(made_from.encode()).hexdigest()[:32]
+
+
+def _path(name: str, command: tuple[str, ...], flags: Sequence[str], key: str, language: Language) -> Path:
+    return cache_folder() / f"{name}-{_digest(command, flags, key, language)}.so"
 
 
 @functools.cache

@@ -1,8 +1,8 @@
 """A cell's plan as C: one step of the forward pass and one of the backward pass, in loops over time.
 
 The plan is that of ``numpy_printer``, made with sizes and formats that stand for themselves: every row and every bound
-that depends on them is printed as an expression or as a run-time parameter. So the text depends on the cell, on the kinds
-of its nonlinearities, and on whether it rounds; one library serves all sizes, bits and batches.
+that depends on them is printed as an expression or as a run-time parameter. So the text depends on the cell, on the
+kinds of its nonlinearities, and on whether it rounds; one library serves all sizes, bits and batches.
 
 Element-wise operations between two products are one loop over units and lanes, whose values stay in registers; what
 nothing else reads is never stored.
@@ -15,12 +15,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
 from hwrnn.activations import PiecewiseLinear, Smooth
-from hwrnn.c_source import Unprintable, preamble, product
+from hwrnn.c_source import MOVES, TANGENT, Unprintable, preamble, product, smooth
 from hwrnn.cells import Cell
 from hwrnn.fixed import Format
 from hwrnn.trace import trace
@@ -100,62 +99,6 @@ class Program:
         return np.array(found, np.float32)
 
 
-class _Symbol:
-    """A number of the printed program: a smooth function's own lines say what it is in C."""
-
-    _FUNCTIONS = {"tanh": "tangent", "exp": "expf", "sqrt": "sqrtf", "absolute": "fabsf", "negative": "-"}
-    _INFIX = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, **options: Any) -> _Symbol:
-        names = [a.text if isinstance(a, _Symbol) else f"{float(a)!r}f" for a in args]
-        if method == "__call__" and not options:
-            if ufunc.__name__ in self._INFIX:
-                return _Symbol(f"({names[0]} {self._INFIX[ufunc.__name__]} {names[1]})")
-            if ufunc.__name__ in self._FUNCTIONS:
-                return _Symbol(f"{self._FUNCTIONS[ufunc.__name__]}({names[0]})")
-        raise Unprintable(f"{ufunc.__name__!r} has no counterpart in C")
-
-    def _with(self, ufunc: np.ufunc, *args: Any) -> _Symbol:
-        return self.__array_ufunc__(ufunc, "__call__", *args)
-
-    def __add__(self, other: Any) -> _Symbol:
-        return self._with(np.add, self, other)
-
-    def __radd__(self, other: Any) -> _Symbol:
-        return self._with(np.add, other, self)
-
-    def __sub__(self, other: Any) -> _Symbol:
-        return self._with(np.subtract, self, other)
-
-    def __rsub__(self, other: Any) -> _Symbol:
-        return self._with(np.subtract, other, self)
-
-    def __mul__(self, other: Any) -> _Symbol:
-        return self._with(np.multiply, self, other)
-
-    def __rmul__(self, other: Any) -> _Symbol:
-        return self._with(np.multiply, other, self)
-
-    def __truediv__(self, other: Any) -> _Symbol:
-        return self._with(np.divide, self, other)
-
-    def __rtruediv__(self, other: Any) -> _Symbol:
-        return self._with(np.divide, other, self)
-
-
-def _smooth(function: Any, x: str) -> str:
-    try:
-        result = function(_Symbol(x))
-    except (TypeError, AttributeError) as error:
-        raise Unprintable("a smooth function does what has no counterpart in C") from error
-    if not isinstance(result, _Symbol):
-        raise Unprintable("a smooth function gives no number of C")
-    return result.text
-
-
 def _split(op: Op) -> Iterator[Op]:
     """An element-wise operation on the rows of several gates as one for each."""
     assert op.out is not None
@@ -181,6 +124,7 @@ class _Printer:
         back = (*plan.coefficients, *plan.reverse)
         self.scratch = {v.buffer for op in back for v in op.writes}
         self.parameters: list[float | tuple[str, str]] = []
+        self.known: dict[tuple[float | tuple[str, str], ...], list[str]] = {}
         self.matrices = (*plan.matrices, *plan.transposes)
         self.buffers: dict[str, int] = {}
         self.functions: list[str] = []
@@ -204,19 +148,23 @@ class _Printer:
                     found.append([part])
         return found
 
-    def parameter(self, value: float | tuple[str, str]) -> str:
-        for n, known in enumerate(self.parameters):
-            if known == value and type(known) is type(value):
-                return f"p[{n}]"
-        self.parameters.append(value)
-        return f"p[{len(self.parameters) - 1}]"
+    def given(self, *values: float | tuple[str, str]) -> list[str]:
+        """Parameters that belong together, such as both bounds of a function; the same ones stand once.
 
-    def bounds(self, op: Op) -> tuple[str, str]:
-        for name, form in {} if self.formats is None else self.formats.values.items():  # type: ignore[misc]
+        Single numbers are not shared, since the text must not depend on which of them happen to be equal.
+        """
+        if values not in self.known:
+            first = len(self.parameters)
+            self.parameters += values
+            self.known[values] = [f"p[{first + n}]" for n in range(len(values))]
+        return self.known[values]
+
+    def bounds(self, op: Op) -> list[str]:
+        for name, form in {} if self.formats is None else self.formats.values.items():
             if op.bounds == (form.min, form.max):
-                return self.parameter((name, "min")), self.parameter((name, "max"))
+                return self.given((name, "min"), (name, "max"))
         low, high = (e if b is None else b for b, e in zip(op.bounds, (-math.inf, math.inf), strict=True))
-        return self.parameter(low), self.parameter(high)
+        return self.given(low, high)
 
     def pointer(self, view: View) -> str:
         """Where a view stands at step ``t``."""
@@ -273,7 +221,7 @@ class _Printer:
 
         def read(arg: View | float) -> str:
             if not isinstance(arg, View):
-                return self.parameter(float(arg))
+                return self.given(float(arg))[0]
             if arg not in values:
                 op = None if forth else self.remade(arg)
                 if op is not None:
@@ -314,10 +262,11 @@ class _Printer:
             function = op.function
             if isinstance(function, Smooth):
                 own = function.function if op.kind == "apply" else function.slope_from_value
-                return {op.out: let(_smooth(own, args[0]))}
+                return {op.out: let(smooth(own, args[0]))}
             if isinstance(function, PiecewiseLinear) and op.slope is not None:
-                tables = function.knots, function.slopes, function.intercepts
-                knots, slopes, intercepts = ([self.parameter(float(v)) for v in table] for table in tables)
+                count = len(function.knots)
+                table = self.given(*map(float, (*function.knots, *function.slopes, *function.intercepts)))
+                knots, slopes, intercepts = table[:count], table[count : 2 * count + 1], table[2 * count + 1 :]
                 slope = choose(args[0], knots, slopes)
                 intercept = choose(args[0], knots, intercepts)
                 return {op.slope: slope, op.out: let(f"{args[0]} * {slope} + {intercept}")}
@@ -336,7 +285,7 @@ class _Printer:
         lines = re.sub(r"p\[(\d+)\]", r"p\1", lines)
         numbers = "".join(f"    const T p{n} = p[{n}];\n" for n in used)
         self.functions.append(f"""
-static void {name}(long count, const T *restrict p, {arguments})
+APART void {name}(long count, const T *restrict p, {arguments})
 {{
 {numbers}    INDEPENDENT
     for (long k = 0; k < count; k++) {{
@@ -347,10 +296,10 @@ static void {name}(long count, const T *restrict p, {arguments})
         rows = Rows.of(segment[0].out.rows) if segment[0].out else Rows(0, 0, 0)
         return f"{name}(({rows}) * lanes, p, {', '.join(self.pointer(v) for v in pointers)});"
 
-    def fraction(self, frac: int) -> tuple[str, str]:
+    def fraction(self, frac: int) -> list[str]:
         assert self.formats is not None
         name = next(name for name, form in self.formats.values.items() if form.frac == frac)
-        return self.parameter((name, "scale")), self.parameter((name, "step"))
+        return self.given((name, "scale"), (name, "step"))
 
     def calls(self, segments: list[list[Op]]) -> list[str]:
         found = []
@@ -363,9 +312,8 @@ static void {name}(long count, const T *restrict p, {arguments})
             (source,) = op.reads
             rows, columns = Rows.of(op.out.rows), Rows.of(source.rows)
             panels = f"panels[{self.matrices.index(op.matrix)}]"
-            found.append(
-                f"product(0, {rows}, {columns}, lanes, lanes, {panels}, {self.pointer(source)}, {self.pointer(op.out)});"
-            )
+            places = f"{self.pointer(source)}, {self.pointer(op.out)}"
+            found.append(f"product(0, {rows}, {columns}, lanes, lanes, {panels}, {places});")
         return found
 
     def program(self) -> Program:
@@ -424,7 +372,7 @@ void backward(long steps, long inputs, long units, long lanes, T **at, const T *
 }}
 """
         outer = product("outer", "w[(i < live ? r + i : r) * cols + c]")
-        text = "".join([preamble("float"), _TANGENT, product(), outer, _MOVES, *self.functions, functions])
+        text = "".join([preamble("float"), TANGENT, product(), outer, MOVES, *self.functions, functions])
         buffers = {name: name not in self.scratch for name in self.buffers}
         return Program(text, self.plan, buffers, tuple(self.parameters), self.matrices)
 
@@ -440,53 +388,3 @@ def print_program(cell: Cell, rounds: bool) -> Program:
         Unprintable: a nonlinearity that has no counterpart in C.
     """
     return _Printer(cell, rounds).program()
-
-
-# S. L. Moshier, Cephes, tanhf and expf: within two units in the last place.
-_TANGENT = """
-static inline T tangent(T x)
-{
-    const T size = fabsf(x) < 9.1f ? fabsf(x) : 9.1f, square = x * x;
-    const T small = ((((-5.70498872745e-3f * square + 2.06390887954e-2f) * square - 5.37397155531e-2f) * square
-                      + 1.33314422036e-1f) * square - 3.33332819422e-1f) * square * x + x;
-    const T twice = 2.0f * size, whole = floorf(1.44269504088896341f * twice + 0.5f);
-    const T rest = (twice - whole * 0.693359375f) + whole * 2.12194440e-4f;
-    const T power = (((((1.9875691500e-4f * rest + 1.3981999507e-3f) * rest + 8.3334519073e-3f) * rest
-                       + 4.1665795894e-2f) * rest + 1.6666665459e-1f) * rest + 5.0000001201e-1f) * rest * rest
-                    + rest + 1.0f;
-    union { int32_t i; T f; } scale = { .i = ((int32_t)whole + 127) << 23 };
-    const T large = 1.0f - 2.0f / (power * scale.f + 1.0f);
-    return x != x ? x : fabsf(x) < 0.625f ? small : x < 0.0f ? -large : large;
-}
-"""
-
-_MOVES = """
-#define UP(n) (((n) + VL - 1) / VL * VL)
-
-/* A matrix (rows, cols) in panels, rows of zero where it has none. */
-static void pack(long rows, long cols, const T *restrict matrix, T *restrict panels)
-{
-    for (long r = 0; r < rows; r += PANEL)
-        for (long c = 0; c < cols; c++)
-            for (long i = 0; i < PANEL; i++)
-                panels[r * cols + c * PANEL + i] = r + i < rows ? matrix[(r + i) * cols + c] : 0;
-}
-
-/* z (rows, lanes) with lanes outside; what fills a row up to its stride stays as it is. */
-static void transpose(long rows, long lanes, long stride, const T *restrict z, T *restrict to)
-{
-    for (long l = 0; l < lanes; l += 4)
-        for (long r = 0; r < rows; r++)
-            for (long i = 0; i < 4; i++)
-                to[(l + i) * stride + r] = z[r * lanes + l + i];
-}
-
-static void put(long rows, long cols, long stride, const T *restrict from, T *restrict to)
-{
-    for (long r = 0; r < rows; r++)
-        for (long c = 0; c < cols; c++)
-            to[r * cols + c] = from[r * stride + c];
-}
-
-long width(void) { return VL; }
-"""

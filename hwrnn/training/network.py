@@ -10,7 +10,6 @@ import numpy as np
 
 from hwrnn.model import Model
 from hwrnn.training.c_kernel import CKernel
-from hwrnn.training.c_printer import print_program
 from hwrnn.training.kernel import Kernel
 from hwrnn.training.losses import Loss
 from hwrnn.training.parameters import LayerParameters
@@ -120,13 +119,11 @@ class Network:
             for k, layer in enumerate(self.layers):
                 head = k == len(self.model.layers)
                 steps = 1 if head and not self.model.every_step else capacity
-                arrays = steps, batch, self._matrices[k], self._gradients[k]
+                arrays = self._matrices[k], self._gradients[k]
                 if self.compiled:
-                    program = print_program(layer.cell, layer.formats is not None)
-                    sizes = layer.inputs, layer.units, layer.formats
-                    kernels.append(CKernel(program, *sizes, *arrays, whole=k > 0))
+                    kernels.append(CKernel(layer, steps, batch, *arrays, whole=k > 0))
                 else:
-                    kernels.append(Kernel(layer.plan, *arrays))
+                    kernels.append(Kernel(layer.plan, steps, batch, *arrays))
             self._kernels[key] = kernels
         return self._kernels[key]
 

@@ -14,6 +14,7 @@ import numpy as np
 from hwrnn.errors import Diverged, UsageError
 from hwrnn.formats import LayerFormats
 from hwrnn.model import Model
+from hwrnn.training.c_kernel import arithmetic
 from hwrnn.training.checkpoint import Checkpoint, digest, foreign
 from hwrnn.training.losses import LOSSES
 from hwrnn.training.network import Network
@@ -60,12 +61,16 @@ class Run:
         progress: Callable[[Progress], None] | None,
         search: Search | None = None,
         search_every: int = 0,
+        compiled: bool | None = None,
     ) -> None:
         self.formats, self.search, self.search_every = formats, search, search_every
         self.options, self.progress, self.per_step = options, progress, dataset.per_step
         self.learnt = prepared(model, dataset.train, parts[0])
         self.held = prepared(model, dataset.train, parts[1]) if len(parts[1]) else None
-        self.network = Network(model, formats)
+        size, steps = self.learnt.x.shape[:2]
+        work = options.epochs * size * steps * sum(layer.multiplications for layer in model.stack)
+        in_c = arithmetic([(layer.cell, formats is not None) for layer in model.stack], work, compiled)
+        self.network = Network(model, formats, compiled=in_c is not None)
         self.spectral = self._spectral_bound()
         self.optimizer = AdamW(self.network.masters)
         self.loss = LOSSES[options.loss]
@@ -82,6 +87,8 @@ class Run:
             "model": digest(cells, model.every_step, stored, self.network.masters),
             "data": digest(self.learnt.x, self.learnt.y, self.learnt.lengths),
             "options": digest(options.facts, *[search_every] * bool(search_every)),
+            "choice of compiled": "numpy" if in_c is None else "C",
+            "compiler and CPU": "any" if in_c is None else in_c,
         }
 
     def go(self, checkpoint: str | os.PathLike[str] | None, resume: bool) -> tuple[Model, dict[str, Any]]:
@@ -109,6 +116,7 @@ class Run:
                     done = len(self.losses)
                     self.progress(Progress(done, options.epochs, loss, validation, seconds, self.norms[-1]))
         outcome: dict[str, Any] = {"training_loss": self.losses[-1], "largest_gradient_norm": max(self.norms)}
+        outcome["compiled"] = self.network.compiled
         masters = self.network.masters
         if options.patience is not None:
             masters = self.best.masters
@@ -135,7 +143,8 @@ class Run:
             return
         masters = self.network.masters
         self.formats = formats
-        self.network = Network(with_hardware_functions(self.network.model, formats), formats)
+        model = with_hardware_functions(self.network.model, formats)
+        self.network = Network(model, formats, compiled=self.network.compiled)
         self.network.masters[...] = masters
         self.spectral = self._spectral_bound()
 

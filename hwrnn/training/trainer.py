@@ -40,6 +40,7 @@ def train(
     schedule: str = "cosine",
     spectral_norm: float | None = None,
     standardise: bool = True,
+    compiled: bool | None = None,
     progress: Callable[[Progress], None] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -55,16 +56,19 @@ def train(
         noise: None for 0.7 in a classification and 0 in a regression.
         spectral_norm: keep the 2-norm of every recurrent matrix at or below this, by projection after every update.
         standardise: whether the model takes the standardisation of the training data, or keeps the scales that it has.
+        compiled: whether to train in compiled C or in numpy, whose sums round differently; None for C where there is a
+            compiler and the run is long enough to pay for it. Which one it was stands in the facts.
         loss: None for ``cross_entropy`` in a classification and ``mse`` in a regression (or ``mae``).
         progress: called after each epoch.
         checkpoint: a file that is replaced after each epoch.
-        resume: go on from the checkpoint; the result is the same, bit for bit, as without the interruption.
+        resume: go on from the checkpoint; the result is the same, bit for bit, as without the interruption. A run in C
+            goes on with the same compiler on the same kind of CPU only.
 
     The other options are those of :class:`hwrnn.training.options.Options`.
 
     Raises:
-        UsageError: an option outside its range, data that do not fit the model, a loss that ceases to be finite, or a
-            checkpoint that is not of this run.
+        UsageError: an option outside its range, data that do not fit the model, a loss that ceases to be finite, a
+            checkpoint that is not of this run, or C asked for where there is no compiler.
     """
     check_fits(model, dataset)
     if noise is None:
@@ -76,7 +80,7 @@ def train(
     learnt, held = hold_out(dataset, options.validation, options.seed)
     if standardise:
         model = standardised_to(model, dataset.train, learnt)
-    run = Run(model, dataset, (learnt, held), options, None, progress)
+    run = Run(model, dataset, (learnt, held), options, None, progress, compiled=compiled)
     trained, outcome = run.go(checkpoint, resume)
     return replace(trained, facts={**model.facts, "data": dataset.name, **options.facts, **outcome})
 
@@ -88,6 +92,7 @@ def finetune(
     epochs: int = 20,
     *,
     rate: float | None = None,
+    compiled: bool | None = None,
     progress: Callable[[Progress], None] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -98,8 +103,9 @@ def finetune(
     As :func:`finetune_searching` without a search, and without the formats in the result.
     """
     return finetune_searching(
-        model, dataset, formats, epochs, rate=rate, progress=progress, checkpoint=checkpoint, resume=resume, **options
-    )[0]
+        model, dataset, formats, epochs,
+        rate=rate, compiled=compiled, progress=progress, checkpoint=checkpoint, resume=resume, **options,
+    )[0]  # fmt: skip
 
 
 def finetune_searching(
@@ -111,6 +117,7 @@ def finetune_searching(
     search: Search | None = None,
     search_every: int = 0,
     rate: float | None = None,
+    compiled: bool | None = None,
     progress: Callable[[Progress], None] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -127,6 +134,7 @@ def finetune_searching(
         search_every: epochs between two searches; 0 for formats that stay frozen. Only the formats change there: the
             optimizer's state and the schedule of the rate go on, and a checkpoint holds the formats too.
         rate: None for 0.1 of the rate that the model was trained with.
+        compiled: as in :func:`train`.
         options: further options of :func:`train`; where not given, those the model was trained with.
 
     Returns:
@@ -151,7 +159,7 @@ def finetune_searching(
         rate = _FINER * float(model.facts.get("rate", 0.01))
     chosen = Options(epochs=epochs, rate=rate, **known)
     parts = hold_out(dataset, chosen.validation, chosen.seed)
-    run = Run(model, dataset, parts, chosen, formats, progress, search, int(search_every))
+    run = Run(model, dataset, parts, chosen, formats, progress, search, int(search_every), compiled)
     trained, outcome = run.go(checkpoint, resume)
     if search_every:
         outcome["search_every"] = int(search_every)
