@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from hwrnn.anomaly import sliding_windows
 from hwrnn.data import DATASETS, Dataset, Split, forecast_windows, load_dataset
 from hwrnn.errors import UsageError
 
-__all__ = ["PUBLIC", "MissingData", "anomalous_pressure", "hotel_cancellations", "load", "seattle_weather"]
+__all__ = ["PRESSURE", "PUBLIC", "MissingData", "anomalous_pressure", "hotel_cancellations", "load", "seattle_weather"]
 
 VARIABLE = "HWRNN_DATA"
 _VERSIONS = {"aeon": "1.6.0", "vega_datasets": "0.9.0"}
@@ -136,6 +137,17 @@ def anomalous_pressure() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return parts[0][:, 0], parts[1][:, 0], parts[1][:, 1] > 0
 
 
+PRESSURE = (16, 4)
+"""Steps of a window of the pressure, and samples of a step."""
+
+
+def _pressure(folder: Path | None) -> Dataset:
+    """Windows of the arterial pressure, to be rebuilt: every normal one to learn from, every fourth one to test."""
+    normal, series, _ = anomalous_pressure()
+    windows = (sliding_windows(values, *PRESSURE, stride)[0] for values, stride in ((normal, 1), (series, 4)))
+    return Dataset.of("arterial-pressure", *(Split(x, x) for x in windows))
+
+
 def _ucr(name: str, steps: int, features: int = 1) -> Callable[[Path | None], Dataset]:
     """A reader of a set of the UCR archive with equal lengths; ``features`` samples are given in one step."""
 
@@ -159,5 +171,6 @@ PUBLIC: dict[str, Callable[[Path | None], Dataset]] = {
     "seattle-weather": _seattle,
     "italy-power-demand": _ucr("ItalyPowerDemand", 24),
     "gunpoint": _ucr("GunPoint", 30, 5),
+    "arterial-pressure": _pressure,
 }
 """Data sets by name; each reader takes the data folder."""

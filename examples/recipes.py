@@ -15,6 +15,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "italy-power-demand": {"epochs": 150, "batch": 16, "rate": 0.003, "noise": 0.3},
     "gunpoint": {"epochs": 150, "batch": 16, "rate": 0.01, "noise": 0.1},
     "seattle-weather": {"epochs": 60, "batch": 32, "rate": 0.003, "noise": 0.0, "weight_decay": 0.6},
+    "arterial-pressure": {"epochs": 200, "batch": 32, "rate": 0.01, "noise": 0.0},
     "mackey-glass": {"epochs": 60, "batch": 32, "rate": 0.01, "noise": 0.0},
 }
 """Options of ``hwrnn.train`` by the data set's name."""

@@ -134,6 +134,7 @@ def load_dataset(
     window: int | None = None,
     horizon: int = 1,
     seed: int = 0,
+    reconstruct: bool = False,
 ) -> Dataset:
     """Load a built-in data set by its name in ``DATASETS``, or a file by its path.
 
@@ -141,6 +142,7 @@ def load_dataset(
     A ``.csv`` is a series to forecast: from ``window`` values of ``column``, the one ``horizon`` rows later;
     the last 20 % of the windows are the test part, so no target of it is seen in training.
     ``seed`` draws a synthetic data set; it is one more name for the data, not the seed of a training.
+    ``reconstruct`` makes the inputs the targets (:func:`reconstructed`); an ``.npz`` may leave out y and y_test then.
 
     Raises UsageError where there is no such data, it is unsound, or an option does not apply to it.
     """
@@ -158,18 +160,34 @@ def load_dataset(
     ):
         if given and not is_csv:
             raise UsageError(f"Option {option!r} must be left out with {name!r}: it is for .csv files")
+    if reconstruct and horizon != 1:
+        raise UsageError("Option 'horizon' must be left out where the inputs are the targets: nothing is forecast")
     if name in DATASETS:
-        return DATASETS[name](as_integer("Seed", seed, 0))
+        data = DATASETS[name](as_integer("Seed", seed, 0))
+        return reconstructed(data) if reconstruct else data
     _no_seed(name, seed)
     if is_csv:
-        return _forecast(name, column, window, horizon)
-    arrays = read_npz(name)
+        data = _forecast(name, column, window, horizon)
+        return reconstructed(data) if reconstruct else data
+    arrays = read_npz(name, targets=not reconstruct)
 
     def part(end: str) -> Split:
-        keys = [key + end for key in ("x", "y", "lengths") if key + end in arrays]
-        return Split(*(arrays[key] for key in keys))
+        x, lengths = arrays["x" + end], arrays.get("lengths" + end)
+        return _rebuilding(x, lengths) if reconstruct else Split(x, arrays["y" + end], lengths)
 
     return Dataset.of(Path(name).stem, part(""), part("_test") if "x_test" in arrays else None)
+
+
+def reconstructed(data: Dataset) -> Dataset:
+    """The data set whose targets are its inputs, at every step: what an autoencoder learns in place of its own."""
+    parts = [None if part is None else _rebuilding(part.x, part.lengths) for part in (data.train, data.test)]
+    assert parts[0] is not None
+    return Dataset.of(data.name, parts[0], parts[1])
+
+
+def _rebuilding(x: np.ndarray, lengths: np.ndarray | None) -> Split:
+    values = np.asarray(x)
+    return Split(x, values.astype(np.float64) if values.dtype.kind in "iub" else values, lengths)
 
 
 def forecast_windows(

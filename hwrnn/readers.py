@@ -12,8 +12,10 @@ from hwrnn.errors import UsageError
 NPZ_KEYS = ("x", "y", "lengths", "x_test", "y_test", "lengths_test")
 
 
-def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def read_npz(path: str | os.PathLike[str], targets: bool = True) -> dict[str, np.ndarray]:
     """The arrays of a data set file, some of ``NPZ_KEYS``; object arrays are refused, nothing is unpickled.
+
+    ``targets`` says whether y must be there.
 
     Raises UsageError where the file cannot be read whole, or a key is unknown or missing.
     """
@@ -40,7 +42,7 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         # Lengths in one part only would take the other part's padding for data.
         required += ["x_test", "y_test", *(["lengths", "lengths_test"] if has_lengths else [])]
     for key in required:
-        if key not in arrays:
+        if key not in arrays and (targets or not key.startswith("y")):
             raise UsageError(
                 f"Data file must hold an array {key!r}, not only {', '.join(arrays) or 'nothing'}"
             )
