@@ -160,9 +160,9 @@ def write(results: dict[str, Any]) -> Section:
         {spread([r['auc'] for r in rows['float']], 1, 3)}; at 4 bits only {spread([r['auc'] for r in four], 1, 3)}, even
         trained for it. A linear projection onto {UNITS} numbers reaches {flat['auc']:.3f} on this signal.""",
         parts,
-        paragraph("""One signal with one anomaly, and windows that overlap: the AUC is about a handful of windows, and the spread
-        is over seeds of the training, not over anomalies. It shows what few bits do to a score, not which method finds
-        most anomalies; on this nearly periodic signal a linear autoencoder is enough."""),
+        paragraph("""One signal with one anomaly, and windows that overlap: the AUC is about a handful of windows, and
+        the spread is over seeds of the training, not over anomalies. It shows what few bits do to a score, not which
+        method finds most anomalies; on this nearly periodic signal a linear autoencoder is enough."""),
         "The pressure around the bleeding, each sample's score in float and in hardware at 8 and at 4 bits, and the"
         " threshold",
     )  # fmt: skip

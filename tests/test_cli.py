@@ -136,6 +136,47 @@ def test_forecasting_from_a_csv(folder: Path, tmp_path: Path, capsys: Any) -> No
     assert as_json(capsys, "compare", tmp_path / "m.onnx", *data, "--bits", 8)["metric"] == "rmse"
 
 
+def test_an_autoencoder_from_data_to_its_hardware(folder: Path, tmp_path: Path, capsys: Any) -> None:
+    with np.load(folder / "d.npz") as stored:
+        arrays = dict(stored)
+    arrays["x_test"] = arrays["x_test"].copy()
+    odd = np.arange(20) % 4 == 0
+    arrays["x_test"][odd] += np.random.default_rng(1).normal(0, 2, (int(odd.sum()), 6, 2))
+    np.savez(tmp_path / "a.npz", **{**arrays, "y": arrays["y"] * 0, "y_test": odd.astype(int)})
+    data = ["--data", tmp_path / "a.npz", "--reconstruct"]
+    m, q = tmp_path / "m.onnx", tmp_path / "q.onnx"
+    trained = as_json(
+        capsys, "train", *data, "--encoder", 1, "--cell", "gru", "--hidden", "6,6", "--epochs", 30, "-o", m
+    )
+    assert trained["metric"] == "rmse" and trained["hidden"] == [6, 6]
+    as_json(capsys, "quantize", m, *data, "-o", q)
+    assert as_json(capsys, "inspect", q)["encoder"] == 1
+    found = as_json(capsys, "detect", q, *data[:2], "--quantile", 0.9)
+    assert found["sequences"] == 20 == len(found["scores"]) and found["train_above"] == 0.1 and found["auc"] > 0.8
+    assert found["above"] == np.mean(np.array(found["scores"]) > 1)
+    table = run(capsys, "detect", m, *data, "--count", 2)[1]
+    assert "AUC" in table and len(table.strip().splitlines()) == 9
+    simulated = as_json(capsys, "simulate", q, *data, "--count", 3, "--lanes", 4, "--simulator", "amaranth")
+    assert simulated["mismatches"] == 0 and simulated["closed_forms"]
+    made = as_json(capsys, "generate", q, "--lanes", 4, "-o", tmp_path / "out")
+    assert made["repeat"]["encoder"] == 1
+    code, _, err = run(capsys, "quantize", m, *data[:2], "-o", q)
+    assert code == 2 and err.strip().endswith("an autoencoder's data need --reconstruct")
+    code, _, err = run(capsys, "train", *data[:2], "--encoder", 1, "--hidden", "6,6", "-o", m)
+    assert code == 2 and err.startswith("hwrnn: Encoder must be 0 for a network with one output for a sequence, not 1")
+
+
+def test_a_label_at_every_step(tmp_path: Path, capsys: Any) -> None:
+    """The built-in sequence to sequence, from data to its hardware, with and without an encoder."""
+    for options in (["--hidden", 8], ["--hidden", "8,8", "--encoder", 1]):
+        m, q, data = tmp_path / "m.onnx", tmp_path / "q.onnx", ["--data", "copy-memory"]
+        trained = as_json(capsys, "train", *data, *options, "--cell", "gru", "--epochs", 2, "--batch", 100, "-o", m)
+        assert trained["metric"] == "accuracy" and trained["train"] > 0.5
+        as_json(capsys, "quantize", m, *data, "-o", q)
+        found = as_json(capsys, "simulate", q, *data, "--count", 1, "--simulator", "amaranth")
+        assert found["mismatches"] == 0 and found["closed_forms"]
+
+
 def test_training_with_a_seed_repeats(folder: Path, tmp_path: Path, capsys: Any) -> None:
     for name in ("a", "b"):
         run(

@@ -187,6 +187,7 @@ def test_outside_data_have_their_official_parts(name):
         "seattle-weather": (1082, 365, 14, 4),
         "italy-power-demand": (67, 1029, 24, 1),
         "gunpoint": (50, 150, 30, 5),
+        "arterial-pressure": (1137, 1860, 16, 4),
     }
     assert (len(data.train), len(data.test), *data.train.x.shape[1:]) == sizes[name]
 

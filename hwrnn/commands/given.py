@@ -16,7 +16,7 @@ __all__ = ["check_fits", "check_output", "dataset_of", "float_model", "new_model
 def dataset_of(given: Any) -> Dataset:
     """The data set that the options name."""
     more = {} if given.horizon is None else {"horizon": given.horizon}
-    return load_dataset(given.data, column=given.column, window=given.window, **more)
+    return load_dataset(given.data, column=given.column, window=given.window, reconstruct=given.reconstruct, **more)
 
 
 def check_output(path: str) -> None:
@@ -38,7 +38,7 @@ def new_model(given: Any, data: Dataset) -> Model:
     """
     hidden: Any = [32] if given.hidden is None else given.hidden
     layers = len(hidden) if given.layers is None else given.layers
-    names = ("cell", "activation", "gate", "cell_clip", "init")
+    names = ("cell", "activation", "gate", "cell_clip", "init", "encoder")
     chosen = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
     return build_model(
         data.inputs, data.outputs, hidden=hidden[0] if len(hidden) == 1 else hidden, layers=layers,
@@ -76,13 +76,15 @@ def quantized_model(path: str) -> QuantizedModel:
 
 def check_fits(model: Model | QuantizedModel, data: Dataset) -> None:
     """Raise UsageError where a model and a data set do not belong together."""
+    rebuilds = model.task == "regression" and model.every_step and model.inputs == model.outputs == data.inputs
+    mend = ": an autoencoder's data need --reconstruct" if rebuilds else ""
     if (model.inputs, model.outputs) != (data.inputs, data.outputs):
         raise UsageError(
             f"Data must have {model.inputs} features and {model.outputs} outputs as the model does, "
-            f"not {data.inputs} and {data.outputs}"
+            f"not {data.inputs} and {data.outputs}{mend}"
         )
     if model.task != data.task or model.every_step != data.per_step:
         raise UsageError(
             f"Data must be for {model.task}{' of every step' * model.every_step} as the model is, "
-            f"not for {data.task}{' of every step' * data.per_step}"
+            f"not for {data.task}{' of every step' * data.per_step}{mend}"
         )

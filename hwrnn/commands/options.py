@@ -48,6 +48,7 @@ def data_options(parser: argparse.ArgumentParser, required: bool = True) -> None
     group.add_argument("--column", metavar="NAME", help="column of a .csv to forecast")
     group.add_argument("--window", type=whole, metavar="W", help="time steps of a window of a .csv")
     group.add_argument("--horizon", type=whole, metavar="H", help="steps ahead to forecast (default 1)")
+    group.add_argument("--reconstruct", action="store_true", help="the inputs are the targets: for an autoencoder")
 
 
 def network_options(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +57,7 @@ def network_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--cell", help="rnn, lstm, gru, gru-reset-before, ligru, mingru (default lstm)")
     group.add_argument("--hidden", type=wholes, metavar="N[,N]", help="units of each layer (default 32)")
     group.add_argument("--layers", type=whole, metavar="N", help="recurrent layers (default: as many as --hidden has)")
+    group.add_argument("--encoder", type=whole, metavar="N", help="layers that encode; the others decode")
     group.add_argument("--activation", metavar="F", help="nonlinearity of the state (default: the cell's)")
     group.add_argument("--gate", metavar="F", help="nonlinearity of the gates (default: hard_sigmoid)")
     group.add_argument("--cell-clip", type=number, metavar="C", help="keep an LSTM's cell state between -C and C")
