@@ -42,7 +42,7 @@ def windows() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The test windows with their starts, whether an anomalous sample is in each, and which samples are anomalous."""
     _, series, anomalous = anomalous_pressure()
     x, starts = sliding_windows(series, *PRESSURE, STRIDE)
-    held = sliding_windows(anomalous.astype(np.int64), *PRESSURE, STRIDE)[0].any(axis=(1, 2))
+    held = sliding_windows(anomalous.astype(np.int64), *PRESSURE, STRIDE)[0].max(axis=(1, 2)) > 0
     return x, starts, held, anomalous
 
 
@@ -69,8 +69,7 @@ def work(place: Place, row: str, seed: int, check: bool, training: dict[str, Any
     kept: dict[str, Any] = {"hardware": None}
     if options is not None:
         chosen = options | ({"finetune": 1} if training and "finetune" in options else {})
-        more = {"rate": 0.01} if "finetune" in options else {}
-        model = quantize(model, data, **chosen, **more)
+        model = quantize(model, data, **chosen | ({"rate": 0.01} if "finetune" in options else {}))
         kept = fixed_point(model, data, check=check, lanes=LANES)
         network = Network(model, LANES)
         kept["cycles"] = [network.cycles_per_step, network.sequence_cycles(PRESSURE[0])]
@@ -115,7 +114,7 @@ def measure(run: Run) -> dict[str, Any]:
 
 def write(results: dict[str, Any]) -> Section:
     """The section."""
-    rows, first, end = results["rows"], *results["anomaly"]
+    rows, (first, end) = results["rows"], results["anomaly"]
     table = []
     for row, found in rows.items():
         near = sum(r["distance"] <= CLOSE for r in found)

@@ -172,22 +172,22 @@ def load_dataset(
     arrays = read_npz(name, targets=not reconstruct)
 
     def part(end: str) -> Split:
-        x, lengths = arrays["x" + end], arrays.get("lengths" + end)
-        return _rebuilding(x, lengths) if reconstruct else Split(x, arrays["y" + end], lengths)
+        keys = [key + end for key in ("x", "y", "lengths") if key + end in arrays]
+        if reconstruct:
+            return _rebuilding(*(arrays[key] for key in keys if not key.startswith("y")))
+        return Split(*(arrays[key] for key in keys))
 
     return Dataset.of(Path(name).stem, part(""), part("_test") if "x_test" in arrays else None)
 
 
 def reconstructed(data: Dataset) -> Dataset:
     """The data set whose targets are its inputs, at every step: what an autoencoder learns in place of its own."""
-    parts = [None if part is None else _rebuilding(part.x, part.lengths) for part in (data.train, data.test)]
-    assert parts[0] is not None
-    return Dataset.of(data.name, parts[0], parts[1])
+    test = None if data.test is None else _rebuilding(data.test.x, data.test.lengths)
+    return Dataset.of(data.name, _rebuilding(data.train.x, data.train.lengths), test)
 
 
-def _rebuilding(x: np.ndarray, lengths: np.ndarray | None) -> Split:
-    values = np.asarray(x)
-    return Split(x, values.astype(np.float64) if values.dtype.kind in "iub" else values, lengths)
+def _rebuilding(x: np.ndarray, *lengths: np.ndarray) -> Split:
+    return Split(x, x.astype(np.float64) if x.dtype.kind in "iub" else x, *lengths)
 
 
 def forecast_windows(
