@@ -24,7 +24,7 @@ CELLS: dict[str, dict[str, Any]] = {
     "minGRU": {"cell": "mingru"},
     "minGRU, 2 layers": {"cell": "mingru", "layers": 2},
 }
-COSTS = {"japanese-vowels": (500, 2000, 8000), "spoken-digits": (500, 2000)}
+COSTS = {"japanese-vowels": (500, 2000, 8000), "spoken-digits": (2000,)}
 """Multiplications a step in the recurrent layers, about; the head works once a sequence."""
 
 
