@@ -283,7 +283,7 @@ def _glass(values: Mapping[str, Values], rounded: list[float] | None) -> str:
     )
 
 
-STUDY = Study("bars", measure, write)
+STUDY = Study("bars", measure, write, data=(VOWELS, DIGITS, SEATTLE, GLASS))
 
 if __name__ == "__main__":
     sys.exit(main(STUDY))

@@ -203,7 +203,7 @@ def draw(results: dict[str, Any], figure: Any) -> None:
     (empty[0] if len(empty) else panels[0, 0]).legend(handles, words, fontsize=8, loc="center")
 
 
-STUDY = Study("few_bits", measure, write, draw, (9.5, 5.6))
+STUDY = Study("few_bits", measure, write, draw, (9.5, 5.6), tuple(NAMES))
 
 if __name__ == "__main__":
     sys.exit(main(STUDY))

@@ -193,7 +193,7 @@ def draw(results: dict[str, Any], figure: Any) -> None:
     panels[0, 1].legend(fontsize=7)
 
 
-STUDY = Study("same_cost", measure, write, draw, (9.5, 6.4))
+STUDY = Study("same_cost", measure, write, draw, (9.5, 6.4), tuple(COSTS))
 
 if __name__ == "__main__":
     sys.exit(main(STUDY))

@@ -200,6 +200,7 @@ class Study:
         write: these values to the section of ``docs/studies.md``.
         draw: these values onto a matplotlib figure; None for a study without a picture.
         size: of the picture, in inches.
+        data: names of data sets that it needs, so that a missing one is told before the work; not for a quick run.
     """
 
     name: str
@@ -207,6 +208,7 @@ class Study:
     write: Callable[[dict[str, Any]], Section]
     draw: Callable[[dict[str, Any], Any], None] | None = None
     size: tuple[float, float] = (9.0, 4.2)
+    data: tuple[str, ...] = ()
 
 
 def options(study: Study) -> argparse.ArgumentParser:
@@ -248,6 +250,8 @@ def _main(study: Study, given: argparse.Namespace) -> int:
     if study.draw is not None:
         require("matplotlib", "plot")  # found out before the work
     place = Place(given.out.resolve(), study.name, given.data_folder)
+    for name in () if given.quick else study.data:
+        place.dataset(name)
     place.out.mkdir(parents=True, exist_ok=True)
     run = Run(place, (0,) if given.quick else tuple(range(given.seeds)), given.quick, given.all, given.jobs)
     start = time.monotonic()

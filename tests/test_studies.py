@@ -71,6 +71,14 @@ def test_a_mistake_is_told_in_a_sentence(tmp_path, capsys, arguments, words):
     assert words in capsys.readouterr().err
 
 
+def test_missing_data_stop_a_study_before_its_work(tmp_path, capsys):
+    needs = study.Study("few_bits", measure, write, data=("japanese-vowels", "spoken-digits"))
+    assert study.main(needs, ["--out", str(tmp_path / "out"), "--data-folder", str(tmp_path)]) == 2
+    assert "File 'fsdd_mfcc13_q8.npz' must be in a data folder" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert study.main(needs, ["--quick", "--out", str(tmp_path / "out")]) == 0
+
+
 def test_a_difference_of_the_hardware_stops_the_study(tmp_path, capsys):
     def differs(run):
         raise study.HardwareDiffers("Hardware differs from golden: h of unit 3")
