@@ -45,6 +45,7 @@ class Section:
         body: paragraphs and tables in Markdown.
         limits: what can't be concluded.
         caption: of the picture.
+        simulated: which networks were simulated, where it is not the network of seed 0 of every row.
     """
 
     title: str
@@ -53,10 +54,11 @@ class Section:
     body: Sequence[str]
     limits: str
     caption: str = ""
+    simulated: str = "of every row in fixed point the network of seed 0"
 
     def text(self, name: str, seeds: int, check_all: bool, picture: bool) -> str:
         """The section in Markdown, without its markers."""
-        simulated = "every network in fixed point" if check_all else "of every row in fixed point the network of seed 0"
+        simulated = "every network in fixed point" if check_all else self.simulated
         run = "five seeds" if seeds == 5 else f"{seeds} seed{'s' * (seeds != 1)}"
         asked, answered = (" ".join(told.split()) for told in (self.question, self.answer))  # one line: read back
         parts = [
