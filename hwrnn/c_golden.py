@@ -132,6 +132,7 @@ def _runs(cell: Cell, phase: int, operand: str) -> list[list[str]]:
     return runs
 
 
+@lru_cache(maxsize=256)
 def _products(cell: Cell) -> list[tuple[int, str, list[str]]]:
     """Every product: its phase, its operand and its gates."""
     return [

@@ -105,12 +105,24 @@ def training() -> str:
         print("bench: installing PyTorch, to compare with", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "torch==2.13.0"], check=True)
     result = script("bench_training.py")
-    rows = [
-        ["hwrnn, numpy", f"{result['hwrnn_ms']:.2f} ms"],
-        ["PyTorch eager", f"{result['pytorch_ms']:.2f} ms"],
-        ["ratio", f"{result['ratio']:.2f}"],
-    ]
-    return markdown(["training step: LSTM(32), 12 inputs, batch 64, 30 steps, float32, one thread", "median"], rows)
+    rows = []
+    names = {"c_ms": "hwrnn, compiled C", "numpy_ms": "hwrnn, numpy", "pytorch_ms": "PyTorch eager"}
+    kinds = [result["float"], result["quantized"]]
+    for key, name in names.items():
+        rows.append([name, *(f"{kind[key]:.2f} ms" for kind in kinds)])
+    rows.append(["PyTorch eager over compiled C", *(f"{kind['ratio']:.1f}" for kind in kinds)])
+    rows.append(["first step, compiling included", *(f"{kind['first_call_s']:.1f} s" for kind in kinds)])
+    what = "training step: LSTM(32), 12 inputs, batch 64, 30 steps, float32, one thread"
+    return markdown([what, "float", "8 bits in the loop"], rows)
+
+
+def reference() -> str:
+    """Utterances a second through the golden model on one core."""
+    rows = []
+    for cell in ("lstm", "gru"):
+        result = script("bench_golden.py", "--cell", cell)
+        rows.append([f"{cell}(32), 8 bits", f"{result['c']:,.0f}", f"{result['numpy']:,.0f}"])
+    return markdown(["golden: Japanese Vowels utterances a second, one core", "compiled C", "numpy"], rows)
 
 
 def accuracy(seeds: int) -> str:
@@ -126,7 +138,7 @@ def accuracy(seeds: int) -> str:
 
 def main() -> None:
     """Measure what was asked for and write it."""
-    parts = {"engines": engines, "speeds": speeds, "training": training}
+    parts = {"engines": engines, "speeds": speeds, "training": training, "golden": reference}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=[*parts, "accuracy"], action="append", help="measure a part and print it")
     parser.add_argument("--seeds", type=int, default=5, help="seeds of the accuracy (default 5)")
