@@ -26,6 +26,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=whole, metavar="N", help="passes over the data")
     parser.add_argument("--batch", type=whole, metavar="N", help="sequences in a mini-batch")
     parser.add_argument("--rate", type=number, metavar="R", help="learning rate")
+    parser.add_argument("--schedule", help="of the rate: cosine (the default) lets it fall to zero, constant keeps it")
     parser.add_argument("--noise", type=number, metavar="S", help="deviation of Gaussian noise added to the input")
     parser.add_argument("--validation", type=number, metavar="V", help="share of the training data held out")
     parser.add_argument("--patience", type=whole, metavar="N", help="stop after N epochs without a better validation")
@@ -46,7 +47,8 @@ def run(given: Any) -> int:
     check_output(given.output)
     model = new_model(given, data)
     cell, hidden = model.layers[0].cell.name, [layer.units for layer in model.layers]
-    names = ("epochs", "batch", "rate", "noise", "validation", "patience", "checkpoint", "loss", "spectral_norm")
+    names = ("epochs", "batch", "rate", "schedule", "noise", "validation", "patience", "checkpoint", "loss")
+    names += ("spectral_norm",)
     options = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
     model = train(model, data, seed=given.seed, resume=given.resume, progress=report.epochs_bar("train"), **options)
     save(model, given.output)
