@@ -117,6 +117,7 @@ def write(results: dict[str, Any]) -> Section:
                        checked(found)])  # fmt: skip
     wildest = max((found for found in finished.values() if found), key=lambda found: worst(found, "state_later"))
     (name,) = (row for row, found in finished.items() if found is wildest)
+    steepest = max(factor(r["growth"], steps) for found in finished.values() for r in found)
     free, kept = finished[FREE], finished[KEPT]
     return Section(
         "Why does my ReLU RNN explode?",
@@ -142,11 +143,11 @@ def write(results: dict[str, Any]) -> Section:
             ),
             paragraph(f"""Going forward, a step multiplies the state by U and lets through what is positive; going
             back, the gradient is multiplied by the transpose of U for the units that were let through. So both can
-            grow by as much as the norm of U in every step: even 1.3 a step makes {1.3**steps:,.0f} in {steps}. How
-            much they do grow depends on which units are open together, so a norm above 1 permits an explosion and
-            does not foretell it: rows of nearly the same norm end orders of magnitude apart, and the test at the
-            trained length does not tell them apart. A norm below 1 forbids it, at any length: ||h|| <= max ||Wx +
-            b|| / (1 - ||U||)."""),
+            grow by as much as the norm of U in every step, and a small factor is enough: the steepest line of the
+            picture grows by {steepest:.2f} a step. How much they do grow depends on which units are open together,
+            so a norm above 1 permits an explosion and does not foretell it: rows of nearly the same norm end
+            orders of magnitude apart, and the test at the trained length does not tell them apart. A norm below 1
+            forbids it, at any length: ||h|| is at most the largest ||Wx + b|| over 1 - ||U||."""),
             paragraph(f"""For hardware the largest state decides the integer bits. The table gives those of the
             format that calibration chose at {BITS} bits; those that the largest state takes at both lengths; those
             that the bound takes which `hwrnn inspect` proves of the quantized network at any length; and the share
@@ -163,7 +164,8 @@ def write(results: dict[str, Any]) -> Section:
         so a task with a long memory may pay for it where this one does not; and repeated utterances test the
         range, not the accuracy. The largest state seen is a lower bound of what can happen. What is proved is an
         upper one: it holds for every input that the format can say, and lies far above what these data do."""),
-        f"The largest state at each step, the worst of all seeds, and the accuracy at {BITS} bits",
+        paragraph(f"""The largest state at each step, the worst of all seeds (a straight line is growth by a factor
+        in every step), and the accuracy of every seed at {BITS} bits"""),
     )  # fmt: skip
 
 
@@ -180,6 +182,11 @@ def worst(found: list[dict[str, Any]], key: str) -> float:
 def percent(found: list[dict[str, Any]], key: str) -> str:
     """The mean of a share over seeds."""
     return f"{100 * mean(found, key):.1f}"
+
+
+def factor(growth: list[float], steps: int) -> float:
+    """By how much a state grows in a step, on average beyond the trained length."""
+    return float((growth[-1] / growth[steps - 1]) ** (1 / (len(growth) - steps)))
 
 
 def number(value: float) -> str:
