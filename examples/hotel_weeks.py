@@ -90,12 +90,12 @@ def yardsticks(weeks: np.ndarray) -> dict[str, dict[str, dict[str, float]]]:
     return found
 
 
-def directions_on_arrays(actual: Sequence[float], predicted: Sequence[float]) -> float:
+def directions_on_arrays(actual: np.ndarray, predicted: np.ndarray) -> float:
     """The published formula on plain arrays: the share of steps that actual and predicted series take alike."""
     return float(np.mean(np.sign(np.diff(actual)) == np.sign(np.diff(predicted))))
 
 
-def directions_by_label(actual: Sequence[float], predicted: Sequence[float]) -> float:
+def directions_by_label(actual: np.ndarray, predicted: np.ndarray) -> float:
     """The same formula on series that carry their positions as labels, as pandas reads it.
 
     ``series[1:] - series[:-1]`` subtracts what has the same *label*: labels 1 to n-2 give a value minus itself, and
@@ -103,7 +103,7 @@ def directions_by_label(actual: Sequence[float], predicted: Sequence[float]) -> 
     NaN and do not, whatever was predicted.
     """
 
-    def steps(series: Sequence[float]) -> list[float]:
+    def steps(series: np.ndarray) -> list[float]:
         later, earlier = dict(list(enumerate(series))[1:]), dict(list(enumerate(series))[:-1])
         return [later.get(k, np.nan) - earlier.get(k, np.nan) for k in sorted(later | earlier)]
 

@@ -85,8 +85,8 @@ def test_directions_by_label_are_n_minus_2_of_n_whatever_is_forecast(count, publ
 
 def test_subtraction_by_label_is_by_label():
     # By hand: labels 1 and 2 have both parts, 0 and 3 lack one; a step of zero agrees with a step of zero.
-    assert hotel_weeks.directions_by_label([1, 2, 1, 5], [9, 9, 0, 7]) == 2 / 4
-    assert hotel_weeks.directions_on_arrays([1, 2, 1, 5], [9, 8, 0, 7]) == 2 / 3
+    assert hotel_weeks.directions_by_label(np.array([1, 2, 1, 5]), np.array([9, 9, 0, 7])) == 2 / 4
+    assert hotel_weeks.directions_on_arrays(np.array([1, 2, 1, 5]), np.array([9, 8, 0, 7])) == 2 / 3
 
 
 @pytest.fixture(scope="module")

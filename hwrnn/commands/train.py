@@ -47,8 +47,9 @@ def run(given: Any) -> int:
     check_output(given.output)
     model = new_model(given, data)
     cell, hidden = model.layers[0].cell.name, [layer.units for layer in model.layers]
-    names = ("epochs", "batch", "rate", "schedule", "noise", "validation", "patience", "checkpoint", "loss")
-    names += ("spectral_norm",)
+    names = (
+        "epochs", "batch", "rate", "schedule", "noise", "validation", "patience", "checkpoint", "loss", "spectral_norm",
+    )  # fmt: skip
     options = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
     model = train(model, data, seed=given.seed, resume=given.resume, progress=report.epochs_bar("train"), **options)
     save(model, given.output)
