@@ -9,6 +9,7 @@ one is one entry in :data:`NONLINEARITIES`.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -73,7 +74,25 @@ class Table:
 
     def piece(self, raw: int) -> int:
         """The piece of an integer: how many knots are at or below it."""
-        return sum(k <= raw for k in self.knots)
+        return bisect_right(self.knots, raw)
+
+    def within(self, lo: int, hi: int) -> Table:
+        """The table without the pieces that no integer in ``[lo, hi]`` reaches: nothing compares with their knots."""
+        if (lo, hi) not in self._parts:
+            first, last = self.piece(lo), self.piece(hi)
+            inner = [k for k in range(first + 1, last) if self.knots[k - 1] < self.knots[k]]
+            kept = dict.fromkeys([first, *inner, last])
+            self._parts[lo, hi] = Table(
+                tuple(self.knots[k - 1] for k in kept if k != first),
+                tuple(self.slopes[k] for k in kept),
+                tuple(self.intercepts[k] for k in kept),
+                self.frac,
+            )
+        return self._parts[lo, hi]
+
+    @cached_property
+    def _parts(self) -> dict[tuple[int, int], Table]:
+        return {}
 
     def interval(self, lo: int, hi: int) -> tuple[int, int]:
         """The exact range of the table over ``[lo, hi]``: a line is extreme at the ends of its piece."""
@@ -115,6 +134,11 @@ class PiecewiseLinear(Nonlinearity):
         except ValueError:
             return False
 
+    @property
+    def gradients(self) -> tuple[Fraction, ...]:
+        """What training takes for the slope of each piece: its own, except where a subclass says otherwise."""
+        return self.slopes
+
     def value(self, x: np.ndarray) -> np.ndarray:
         clip = self.as_clip()
         if clip is not None:
@@ -126,7 +150,7 @@ class PiecewiseLinear(Nonlinearity):
         return np.asarray(_floats(self.slopes, x)[piece] * x + _floats(self.intercepts, x)[piece])
 
     def derivative(self, x: np.ndarray) -> np.ndarray:
-        return np.asarray(_floats(self.slopes, x)[np.searchsorted(_floats(self.knots, x), x, side="right")])
+        return np.asarray(_floats(self.gradients, x)[np.searchsorted(_floats(self.knots, x), x, side="right")])
 
     def in_hardware(self, output: Format) -> PiecewiseLinear:
         return self if self.shift_only else _fit_for(self.name, output)
@@ -282,6 +306,15 @@ NONLINEARITIES: dict[str, Nonlinearity] = {
     )
 }  # fmt: skip
 
+
+def _enter_tables() -> None:
+    from hwrnn.staircase import Tabulated
+
+    for smooth in [f for f in NONLINEARITIES.values() if isinstance(f, Smooth)]:
+        name = f"table_{smooth.name}"
+        NONLINEARITIES[name] = Tabulated(name, smooth.name, smooth.function, smooth.slope_from_value)
+
+
 #: Names that take parameters after a colon, with the defaults that stand where none are given.
 PARAMETRIC: dict[str, tuple[Callable[..., Nonlinearity], tuple[float, ...]]] = {
     "leaky_relu": (_leaky, (3,)),
@@ -322,3 +355,6 @@ def nonlinearity(name: str) -> Nonlinearity:
             kind = "a number" if base == "clip" else "whole numbers"
             raise ValueError(f"Nonlinearity {base} must have {kind} after the colon, not {name!r}") from error
         raise
+
+
+_enter_tables()

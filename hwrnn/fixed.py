@@ -309,7 +309,7 @@ class Number:
             # An absent bound must not clip, also where the whole interval lies beyond the other one.
             least = min(line.lo, line.hi if high is None else high) if low is None else low
             return line.clipped(least, max(line.hi, least) if high is None else high)
-        table = function.at_fraction(self.frac)
+        table = function.at_fraction(self.frac).within(self.lo, self.hi)
         lo, hi = table.interval(self.lo, self.hi)
         raw = self._piecewise(table.knots, table.slopes, table.intercepts, max(-lo, hi))
         return self._make(raw, table.frac, lo, hi)

@@ -212,7 +212,7 @@ def _before(function: Nonlinearity, output: Format, range_: Seen) -> Format:
     or its result saturates, or at twice the largest value seen.
     """
     hardware = function.in_hardware(output)
-    frac = output.frac + math.ceil(math.log2(max(abs(s) for s in hardware.slopes))) + 1
+    frac = output.frac + math.ceil(math.log2(max(abs(s) for s in hardware.gradients))) + 1
     ends = []
     for side, limit in ((0, output.min - output.step), (-1, output.max + output.step)):
         slope, intercept, flat = hardware.slopes[side], hardware.intercepts[side], hardware.flat_beyond[side]

@@ -25,6 +25,7 @@ from hwrnn.fixed import Format
 from hwrnn.formats import LayerFormats, Widths
 from hwrnn.model import Layer, Model
 from hwrnn.quantization import QuantizedLayer, QuantizedModel
+from hwrnn.staircase import Staircase
 from hwrnn.trace import trace
 
 __all__ = ["FORMAT_VERSION", "Damaged", "described", "rebuilt"]
@@ -92,6 +93,8 @@ def _function(function: Nonlinearity) -> dict[str, Any]:
     if isinstance(function, PiecewiseLinear):
         for key in ("knots", "slopes", "intercepts"):
             what[key] = [str(value) for value in getattr(function, key)]
+    if isinstance(function, Staircase):
+        what["steepness"] = [str(value) for value in function.steepness]
     if isinstance(function, Fitted):
         what.update(fits=function.fits, segments=function.segments, terms=function.terms, form=function.form)
     return what
@@ -222,6 +225,11 @@ def _read_function(what: Mapping[str, Any]) -> Nonlinearity:
         if form not in FORMS:
             raise Damaged(f"describe the form of fit {name!r} as {' or '.join(FORMS)}, not {str(form)[:40]!r}")
         return Fitted(name, stands_for, knots, slopes, intercepts, segments, terms, fits, form)
+    if "steepness" in what:
+        steepness = tuple(_fraction(text) for text in _get(what, "steepness", list))
+        if len(steepness) != len(slopes):
+            raise Damaged(f"describe the steepness of {name!r} for each of its {len(slopes)} pieces")
+        return Staircase(name, stands_for, knots, slopes, intercepts, steepness)
     function = PiecewiseLinear(name, stands_for, knots, slopes, intercepts)
     return known if known is not None and known == function else function
 

@@ -157,9 +157,9 @@ class FloatNode:
         """
         graph, x = self.graph, self.wire
         if not isinstance(function, PiecewiseLinear):
-            if function.name not in _SMOOTH:
+            if function.stands_for not in _SMOOTH:
                 raise UsageError(f"Smooth nonlinearity must be one of {', '.join(_SMOOTH)}, not {function.name!r}")
-            return FloatNode(graph, graph.op(_SMOOTH[function.name], x))
+            return FloatNode(graph, graph.op(_SMOOTH[function.stands_for], x))
         clip = function.as_clip()
         if clip is None:
             pieces = ([float(v) for v in values] for values in (function.knots, function.slopes, function.intercepts))

@@ -3,12 +3,13 @@
 from hwrnn.activations import PiecewiseLinear
 from hwrnn.fitting import Fitted
 from hwrnn.quantization import QuantizedLayer, QuantizedModel
+from hwrnn.staircase import Staircase
 
 
 def plain_function(function):
-    """By name, except a fit, which only its numbers describe."""
+    """By name, except a fit or a table, which only its numbers describe."""
     assert isinstance(function, PiecewiseLinear)
-    if isinstance(function, Fitted):
+    if isinstance(function, Fitted | Staircase):
         return list(function.knots), list(function.slopes), list(function.intercepts)
     return function.name
 

@@ -117,7 +117,8 @@ def test_the_clip_without_a_ufunc_is_the_same():
 def test_pieces_and_long_sums_of_the_printer():
     x = np.array([-2.0, -1.0, 0.5, 1.0, 3.0])
     out, slope = np.empty(5), np.empty(5)
-    _piecewise(x, np.array([-1.0, 1.0]), np.array([0.0, 2.0, 1.0]), np.array([5.0, 0.0, 1.0]), out, slope)
+    slopes = np.array([0.0, 2.0, 1.0])
+    _piecewise(x, np.array([-1.0, 1.0]), slopes, np.array([5.0, 0.0, 1.0]), slopes, out, slope)
     np.testing.assert_array_equal(out, [5, -2, 1, 2, 4])
     np.testing.assert_array_equal(slope, [0, 2, 2, 1, 1])
     rng = np.random.default_rng(0)

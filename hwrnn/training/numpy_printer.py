@@ -17,6 +17,7 @@ from hwrnn.training.plan import Op, Plan, View
 
 __all__ = ["compiled", "source_of"]
 
+_SEARCHED = 32  # knots from which a search of the piece is faster
 _UFUNCS = {"add": "add", "sub": "subtract", "mul": "multiply"}
 
 
@@ -35,18 +36,29 @@ def _clip_ufunc() -> Callable[..., Any]:
 
 
 def _piecewise(
-    x: np.ndarray, knots: np.ndarray, slopes: np.ndarray, intercepts: np.ndarray, out: np.ndarray, slope: np.ndarray
+    x: np.ndarray,
+    knots: np.ndarray,
+    slopes: np.ndarray,
+    intercepts: np.ndarray,
+    gradients: np.ndarray,
+    out: np.ndarray,
+    slope: np.ndarray,
 ) -> None:
-    """``slope * x + intercept`` of the piece of each ``x``: as many comparisons as knots beat a search."""
-    piece = np.zeros(x.shape, np.uint8)
-    above = np.empty(x.shape, np.bool_)
-    for knot in knots:
-        np.greater_equal(x, knot, above)
-        np.add(piece, above.view(np.uint8), piece)
-    index = piece.astype(np.intp)
+    """``slope * x + intercept`` of the piece of each ``x``, and its gradient in ``slope``."""
+    if len(knots) > _SEARCHED:
+        index = np.searchsorted(knots, x, side="right")
+    else:  # as many comparisons as knots beat a search
+        piece = np.zeros(x.shape, np.uint8)
+        above = np.empty(x.shape, np.bool_)
+        for knot in knots:
+            np.greater_equal(x, knot, above)
+            np.add(piece, above.view(np.uint8), piece)
+        index = piece.astype(np.intp)
     slope[...] = slopes.take(index)
     np.multiply(x, slope, out)
     np.add(out, intercepts.take(index), out)
+    if gradients is not slopes:
+        slope[...] = gradients.take(index)
 
 
 def _gradient(d: np.ndarray, z: np.ndarray, out: np.ndarray, parts: np.ndarray) -> None:
@@ -102,7 +114,8 @@ class _Printer:
             yield f"multiply({out}, {step}, {out})"
         elif op.kind == "apply" and isinstance(op.function, PiecewiseLinear):
             function = op.function
-            tables = [self.constant("table", t) for t in (function.knots, function.slopes, function.intercepts)]
+            pieces = function.knots, function.slopes, function.intercepts, function.gradients
+            tables = [self.constant("table", numbers) for numbers in pieces]
             yield f"piecewise({args[0]}, {', '.join(tables)}, {out}, {self.view(op.slope or 0.0, bulk)})"
         elif op.kind == "apply":
             yield f"{out}[...] = {self.constant('value', op.function)}({args[0]})"
