@@ -17,7 +17,7 @@ from fractions import Fraction
 from operator import add, mul, sub
 from typing import Self
 
-from hwrnn.activations import PiecewiseLinear
+from hwrnn.activations import PiecewiseLinear, Table
 from hwrnn.c_source import Unprintable
 from hwrnn.cells import Cell
 from hwrnn.fixed import Number, point_of
@@ -26,7 +26,8 @@ from hwrnn.trace import trace
 
 __all__ = ["HELPERS", "CLayer", "CNumber", "lasting", "print_layer"]
 
-#: The two shifts, without undefined behaviour; ``T`` and ``U`` are the signed and the unsigned type.
+#: The two shifts, without undefined behaviour, and the step of a staircase that a value is on: ``count`` knots are
+#: followed by one entry more. ``T`` and ``U`` are the signed and the unsigned type.
 HELPERS = """
 static inline T lift(T value, T n) { return (T)((U)value << n); }
 #if (-3 >> 1) == -2
@@ -34,6 +35,14 @@ static inline T floor_shift(T value, T n) { return value >> n; }
 #else
 static inline T floor_shift(T value, T n) { return value < 0 ? ~(~value >> n) : value >> n; }
 #endif
+static inline T stair(const T *knots, T count, T value) {
+  T low = 0, high = count;
+  while (low < high) {
+    const T middle = (low + high) >> 1;
+    if (knots[middle] <= value) low = middle + 1; else high = middle;
+  }
+  return knots[count + low];
+}
 """
 
 
@@ -45,12 +54,28 @@ class Writer:
         statements: C, in order.
         parameters: values of ``p[0]``, ``p[1]``, ...
         bound: the largest absolute value of anything computed.
+        tables: the parameter that says where a table stands, and its entries.
     """
 
     statements: list[str] = field(default_factory=list)
     parameters: list[int] = field(default_factory=list)
     bound: int = 0
     names: int = 0
+    tables: list[tuple[int, Sequence[int]]] = field(default_factory=list)
+
+    def table(self, entries: Sequence[int]) -> str:
+        """A parameter that says from where on these stand among the parameters."""
+        self.tables.append((len(self.parameters), entries))
+        self.bound = max(self.bound, *map(abs, entries))
+        return self.parameter(0)
+
+    def placed(self) -> tuple[int, ...]:
+        """All parameters, the tables behind the others."""
+        made = [*self.parameters]
+        for at, entries in self.tables:
+            made[at] = len(made)
+            made += entries
+        return tuple(made)
 
     def parameter(self, value: int) -> str:
         """A new parameter."""
@@ -135,8 +160,16 @@ class CNumber(Number):
         raw = self._let(f"{self.raw} * {times} + {plus}", max(-lo - offset, hi + offset))
         return self._make(raw, frac, lo + offset, hi + offset)
 
+    def _table(self, function: PiecewiseLinear) -> Table:
+        return function.at_fraction(self.frac)  # all pieces, whatever the formats reach: the text is the same then
+
     def _piecewise(self, knots: Sequence[int], slopes: Sequence[int], intercepts: Sequence[int], bound: int) -> Place:
         parameter, largest = self._writer.parameter, max(-self.lo, self.hi)
+        if not any(slopes):  # steps of whatever number: one text
+            reachable = [min(max(knot, -largest - 1), largest + 1) for knot in knots]
+            at, count = self._writer.table([*reachable, *intercepts]), parameter(len(knots))
+            self._writer.bound = max(self._writer.bound, largest + 1)
+            return self._let(f"stair(p + {at}, {count}, {self.raw})", bound)
         slope, intercept = parameter(slopes[0]), parameter(intercepts[0])
         for knot, s, b in zip(knots, slopes[1:], intercepts[1:], strict=True):
             # A knot beyond what the value can reach may be beyond its type as well.
@@ -248,4 +281,4 @@ def print_layer(cell: Cell, formats: LayerFormats) -> CLayer:
     phases = tuple(printer.phase(k) for k in range(len(cell.phases)))
     writer = printer.writer
     bound = max(writer.bound, *(max(-f.lo, f.hi) for f in formats.values.values()))
-    return CLayer(phases, tuple(printer.stored), tuple(writer.parameters), bound, printer.lifts)
+    return CLayer(phases, tuple(printer.stored), writer.placed(), bound, printer.lifts)

@@ -309,10 +309,14 @@ class Number:
             # An absent bound must not clip, also where the whole interval lies beyond the other one.
             least = min(line.lo, line.hi if high is None else high) if low is None else low
             return line.clipped(least, max(line.hi, least) if high is None else high)
-        table = function.at_fraction(self.frac).within(self.lo, self.hi)
+        table = self._table(function)
         lo, hi = table.interval(self.lo, self.hi)
         raw = self._piecewise(table.knots, table.slopes, table.intercepts, max(-lo, hi))
         return self._make(raw, table.frac, lo, hi)
+
+    def _table(self, function: Any) -> Any:
+        """A function as integer lines, without the pieces that the interval does not reach."""
+        return function.at_fraction(self.frac).within(self.lo, self.hi)
 
     def _line(self, slope: Fraction, intercept: Fraction) -> Self:
         """``slope * value + intercept`` for a positive slope, whose first signed power is positive too."""

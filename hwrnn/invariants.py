@@ -173,7 +173,7 @@ def contraction(layer: Layer | QuantizedLayer) -> float | None:
 def _excess(function: Nonlinearity) -> float | None:
     """The least ``d`` with ``|phi(v)| <= |v| + d`` everywhere; None where there is none."""
     if not isinstance(function, PiecewiseLinear):
-        return 0.0 if function.name == "tanh" else None
+        return 0.0 if function.stands_for == "tanh" else None
     if max(abs(function.slopes[0]), abs(function.slopes[-1])) > 1:
         return None
     # Between knots and zero both sides are straight, so the difference is largest at one of those points.

@@ -106,6 +106,9 @@ class Graph:
 
 def _looked_up(graph: Graph, x: Wire, knots: Sequence[Any], slopes: Sequence[Any], offsets: Sequence[Any]) -> Wire:
     """``slopes[k] * x + offsets[k]``, where ``k`` counts the knots that are ``<= x``."""
+    if not knots:
+        only = (graph.constant(numbers[0], x.kind) for numbers in (slopes, offsets))
+        return graph.op("Add", graph.op("Mul", next(only), x), next(only))
     above = graph.op(
         "GreaterOrEqual",
         graph.op("Unsqueeze", x, graph.constant([-1], INT64)),

@@ -22,7 +22,7 @@ from hwrnn.fixed import Format
 
 __all__ = ["Staircase", "Tabulated", "staircase"]
 
-_FINEST = 10  # fraction bits of a result; beyond, a table has thousands of steps and a fit is better
+_FINEST = 12  # fraction bits of a result; beyond, a table has tens of thousands of steps and a fit is better
 _KNOT = 24  # fraction bits of a knot, finer than any input
 
 
@@ -57,7 +57,7 @@ def staircase(function: str, frac: int) -> Staircase:
     """The ``sigmoid`` or the ``tanh`` rounded half up to ``frac`` fraction bits, no fewer than 0.
 
     Raises:
-        UsageError: more than 10 fraction bits.
+        UsageError: more than 12 fraction bits.
     """
     if frac > _FINEST:
         raise UsageError(

@@ -147,6 +147,8 @@ def test_names_lead_back(name):
 @pytest.mark.parametrize("output", [Format(4, 1), Format(8, 8, False), Format(32, 31)], ids=str)
 def test_hardware_functions_stay_themselves(name, output):
     """A function that hardware computes is shifts and adds, and asking again changes nothing."""
+    if name.startswith("table_") and output.frac > 12:
+        pytest.skip("a table has results of at most 12 bits")
     hardware = nonlinearity(name).in_hardware(output)
     assert hardware.shift_only
     assert hardware.in_hardware(output) == hardware
@@ -230,7 +232,8 @@ def test_errors_of_names(name, text):
     if text is None:
         known = (
             "identity, relu, relu1, relu6, hard_tanh, hard_sigmoid, hard_sigmoid_3_16, hard_sigmoid_1_5, "
-            "hard_sigmoid_1_6, plan_sigmoid, plan_tanh, sigmoid, tanh, leaky_relu:K, pwl_sigmoid:K, pwl_tanh:K, clip:K"
+            "hard_sigmoid_1_6, plan_sigmoid, plan_tanh, sigmoid, tanh, table_sigmoid, table_tanh, leaky_relu:K, "
+            "pwl_sigmoid:K, pwl_tanh:K, clip:K"
         )
         text = f"Nonlinearity must be one of {known}, not {name!r}"
     with pytest.raises(ValueError) as caught:

@@ -263,7 +263,7 @@ class _Printer:
             if isinstance(function, Smooth):
                 own = function.function if op.kind == "apply" else function.slope_from_value
                 return {op.out: let(smooth(own, args[0]))}
-            if isinstance(function, PiecewiseLinear) and op.slope is not None:
+            if isinstance(function, PiecewiseLinear) and op.slope is not None and function.gradients == function.slopes:
                 count = len(function.knots)
                 table = self.given(*map(float, (*function.knots, *function.slopes, *function.intercepts)))
                 knots, slopes, intercepts = table[:count], table[count : 2 * count + 1], table[2 * count + 1 :]
