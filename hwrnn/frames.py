@@ -143,6 +143,7 @@ class Identity:
         argmax: whether the index of the largest output leaves instead of the outputs.
         capacity: bytes of elements that a request may carry.
         model: the first 8 bytes of the model's SHA-256.
+        encoder: whether the vectors of every step leave only after the sequence's last one has come.
     """
 
     version: int
@@ -158,6 +159,7 @@ class Identity:
     argmax: bool
     capacity: int
     model: bytes
+    encoder: bool = False
 
     LAYOUT: ClassVar[str] = "<BBBBHHHBB8s"
     #: Bytes of it.
@@ -172,6 +174,7 @@ class Identity:
             source["elements_per_vector"], sink["elements_per_vector"],
             source["format"]["width"], sink["format"]["width"], source["format"]["signed"], sink["format"]["signed"],
             manifest["every_step"], manifest["argmax"], CAPACITY, bytes.fromhex(manifest["model_sha256"])[:8],
+            manifest.get("repeat") is not None,
         )  # fmt: skip
 
     @classmethod
@@ -182,12 +185,14 @@ class Identity:
         version, a, b, flags, inputs, outputs, capacity, c, d, model = struct.unpack(cls.LAYOUT, payload)
         if not (a and b and inputs and outputs and capacity >= a):
             return None
-        every, argmax, input_signed, output_signed = (bool(flags >> k & 1) for k in range(4))
-        return cls(version, a, b, inputs, outputs, c, d, input_signed, output_signed, every, argmax, capacity, model)
+        every, argmax, input_signed, output_signed, encoder = (bool(flags >> k & 1) for k in range(5))
+        signs = input_signed, output_signed
+        return cls(version, a, b, inputs, outputs, c, d, *signs, every, argmax, capacity, model, encoder)
 
     def encode(self) -> bytes:
         """The payload of an answer."""
         flags = self.every_step | self.argmax << 1 | self.input_signed << 2 | self.output_signed << 3
+        flags |= self.encoder << 4
         return struct.pack(
             self.LAYOUT, self.version, self.input_bytes, self.output_bytes, flags, self.inputs, self.outputs,
             self.capacity, self.input_bits, self.output_bits, self.model,

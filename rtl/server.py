@@ -102,7 +102,7 @@ class Server(Part):
                     m.d.sync += feature.eq(feature + 1)
                     with m.If(feature == identity.inputs - 1):
                         m.d.sync += feature.eq(0)
-                        m.d.comb += vectors.eq(1 if identity.every_step else self.s_axis_tlast)
+                        m.d.comb += vectors.eq(1 if identity.every_step and not identity.encoder else self.s_axis_tlast)
                     with m.If(final):
                         m.next = "FED"
                     with m.Else():
@@ -123,7 +123,8 @@ class Server(Part):
         place = Signal(range(max(identity.output_bytes, 2)))
         element = Signal(range(identity.outputs + 1))
         last = Signal()
-        due = Signal(range(CAPACITY + 1))  # output vectors that the network still owes
+        # Output vectors that the network still owes; behind an encoder, the last one of a sequence stands for all.
+        due = Signal(range(CAPACITY + 1))
         sent = Signal()  # a frame for one of them is complete
         pause = Signal(range(_RESET))
         payload = answers.payload
@@ -201,7 +202,7 @@ class Server(Part):
             with m.State("LAST"):
                 m.d.comb += [payload.valid.eq(1), payload.payload.eq(last)]
                 with m.If(answers.ready):
-                    m.d.comb += sent.eq(1)
+                    m.d.comb += sent.eq(last if identity.encoder else 1)
                     m.next = "FEED"
             with m.State("ANSWER"):
                 begin(requests.kind | 0x80, 0)

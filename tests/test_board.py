@@ -97,6 +97,7 @@ def talk(small: Any) -> Any:
         ("rnn", 1, 4, 16, {"argmax": True}),  # 2 bytes in
         ("ligru", 3, 1, 18, {"task": "regression", "every_step": True}),  # 3 bytes in
         ("mingru", 1, 1, 4, {"task": "regression"}),
+        ("gru", 1, 2, 8, {"task": "regression", "every_step": True, "layers": 2, "encoder": 1}),
     ],
 )
 def test_boards_compute_the_golden_integers(cell: str, inputs: int, outputs: int, bits: int, options: Any) -> None:
