@@ -2,7 +2,8 @@
 
 The data are those of Japanese Vowels (370 test utterances of 7 to 29 steps of 12 channels, repeated), the network is an
 LSTM with a head of nine scores at 8 bits. Checking the input, sorting by length and writing the result are included.
-Both alternate in short turns and the medians are compared; before that, their results must be equal.
+Both alternate in short turns and the medians of the processor's time are compared; before that, their results must be
+equal.
 
     python scripts/bench_golden.py [--cell lstm] [--hidden 32] [--bits 8] [--count 4096] [--json]
 """
@@ -47,9 +48,9 @@ def main() -> None:
     with single_thread_blas():
         for _ in range(args.turns):
             for name, golden in prepared.items():
-                start = time.perf_counter()
+                start = time.process_time()
                 golden.run(raw, lengths)
-                times[name].append(time.perf_counter() - start)
+                times[name].append(time.process_time() - start)
     rates = {name: args.count / statistics.median(values) for name, values in times.items()}
     started = time.perf_counter()
     for _ in range(100):

@@ -2,7 +2,8 @@
 
 All take a batch of the same shape through forward pass, loss, backward pass, clipping of the gradient's norm and an
 update by Adam, in float32 on one thread; once in float, once with quantization in the loop at 8 bits. They alternate in
-short turns, so a busy machine slows all, and the medians of the turns are compared. PyTorch's version is what one would
+short turns, the medians of the turns are compared, and what counts is the processor's time of this process (with one
+thread the time that passes, unless others keep the machine busy). PyTorch's version is what one would
 write by hand: an explicit loop over time, the input's product taken out of it, one matrix for all gates; with
 quantization every weight and every value that hwrnn stores goes through ``fake_quantize_per_tensor_affine``, of all
 gates of a kind at once.
@@ -162,11 +163,11 @@ def main() -> None:
             times: dict[str, list[float]] = {name: [] for name in steps}
             for turn in range(args.turns + 3):
                 for name, step in steps.items():
-                    start = time.perf_counter()
+                    start = time.process_time()
                     for _ in range(5):
                         step()
                     if turn >= 3:  # the first turns allocate
-                        times[name].append((time.perf_counter() - start) / 5)
+                        times[name].append((time.process_time() - start) / 5)
             ms = {f"{name}_ms": 1e3 * statistics.median(values) for name, values in times.items()}
             ms["ratio"] = ms["pytorch_ms"] / ms["c_ms"]
             ms["first_call_s"] = first_call(args, x, labels, quantized)

@@ -54,6 +54,7 @@ class CKernel:
         width = self.library.width()
         self.lanes = -(-batch // width) * width
         self.buffers: dict[str, np.ndarray] = {}
+        self._views: dict[View, np.ndarray] = {}
         for name, timed in program.buffers.items():
             buffer = self.plan.buffers[name]
             rows = self._rows(buffer.rows)
@@ -84,8 +85,10 @@ class CKernel:
         return Rows.of(number).at(self.inputs, self.units)
 
     def _cut(self, view: View, steps: int) -> np.ndarray:
-        start, rows = self._rows(view.start), self._rows(view.rows)
-        return self.buffers[view.buffer][view.shift : view.shift + steps, start : start + rows]
+        if view not in self._views:
+            start, rows = self._rows(view.start), self._rows(view.rows)
+            self._views[view] = self.buffers[view.buffer][view.shift :, start : start + rows]
+        return self._views[view][:steps]
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """The output at every step, a view (steps, units, batch), of inputs ``x`` (steps, inputs, batch)."""
