@@ -171,26 +171,32 @@ def printed(layer: QuantizedLayer) -> CLayer:
     return _printed(layer.cell, tuple(formats.values.items()), tuple(formats.bias_frac.items()))
 
 
-def number_for(layer: QuantizedLayer, made: CLayer | None = None) -> str:
+def _blocks(layer: QuantizedLayer) -> list[np.ndarray]:
+    """The matrix of each product."""
+    return [np.concatenate([layer.weights[gate, o] for gate in run]) for _, o, run in _products(layer.cell)]
+
+
+def number_for(
+    layer: QuantizedLayer, made: CLayer | None = None, blocks: Sequence[np.ndarray] | None = None
+) -> str:
     """The narrowest type that holds everything a layer computes, from its formats and its actual weights.
 
     Args:
-        made: what :func:`printed` gives for the layer, where that is known.
+        made, blocks: what :func:`printed` and the layer's products give, where that is known.
 
     Raises:
         Unprintable: a layer that there is no C for, or one that needs more than 62 bits.
     """
-    made, formats = made or printed(layer), layer.formats
-    needed = float(made.bound)
-    for k, phase in enumerate(layer.cell.phases):
-        for gate, reads in phase.gates.items():
-            reach = np.abs(layer.biases[gate].astype(np.float64))
-            for operand in reads:
-                form = formats.values[operand]
-                largest = float(max(-form.lo, form.hi)) * 2.0 ** formats.shifts[k, operand]
-                reach = reach + np.abs(layer.weights[gate, operand].astype(np.float64)).sum(axis=1) * largest
-            up, half = made.lifts[gate]
-            needed = max(needed, float(reach.max()) * 2.0**up + half)
+    made, gates, units, formats = made or printed(layer), layer.cell.gates, layer.units, layer.formats
+    reach = np.abs(np.concatenate([layer.biases[gate] for gate in gates]).astype(np.float64))
+    blocks = _blocks(layer) if blocks is None else blocks
+    for (k, operand, run), block in zip(_products(layer.cell), blocks, strict=True):
+        form, start = formats.values[operand], gates.index(run[0]) * units
+        most = float(max(-form.lo, form.hi)) * 2.0 ** formats.shifts[k, operand]
+        reach[start : start + len(block)] += np.abs(block).sum(axis=1, dtype=np.float64) * most
+    largest = reach.reshape(len(gates), units).max(axis=1).tolist()
+    lifts = (made.lifts[gate] for gate in gates)
+    needed = max(made.bound, *(sums * 2.0**up + half for sums, (up, half) in zip(largest, lifts, strict=True)))
     for number, limit in _LIMITS.items():
         if needed <= limit * (1 - 1e-9):  # the sums above are rounded
             return number
@@ -305,18 +311,17 @@ class CompiledLayer:
         if layer.cell is not self.layer.cell or layer.formats is not self.layer.formats:
             # Fraction by fraction, such a key costs more to hash than the weights to pack: not for new weights alone.
             self.made, self.libraries = printed(layer), {}
-        made, number = self.made, number_for(layer, self.made)
+        blocks, shifts = _blocks(layer), layer.formats.shifts
+        made, number = self.made, number_for(layer, self.made, blocks)
         if number not in self.libraries:
             self.libraries[number] = _library(_text(layer.cell, made.phases, made.stored, number))
         self.layer, self.stored, self.library = layer, made.stored, self.libraries[number]
         self.dtype = np.dtype(number.removesuffix("_t"))
         self.parameters = np.array(made.parameters, self.dtype)
         self.bias = np.concatenate([layer.biases[gate] for gate in layer.cell.gates]).astype(self.dtype)
-        self.panels = []
-        for k, operand, run in _products(layer.cell):
-            rows = np.concatenate([layer.weights[gate, operand] for gate in run])
-            self.panels.append(_panels(rows << layer.formats.shifts[k, operand], self.dtype))
-        self.work = np.empty(self.library.room(layer.inputs, layer.units) + 16, self.dtype)
+        shifted = (block << shifts[k, o] for (k, o, _), block in zip(_products(layer.cell), blocks, strict=True))
+        self.panels = [_panels(block, self.dtype) for block in shifted]
+        self.work = np.empty(self.library.room(layer.inputs, layer.units), self.dtype)
 
     def run(
         self, x: np.ndarray, lengths: np.ndarray, clipped: np.ndarray, keep: bool
