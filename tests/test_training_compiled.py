@@ -9,12 +9,14 @@ from test_training_quantized import X, formats_for
 
 from hwrnn.activations import NONLINEARITIES, PARAMETRIC, Smooth
 from hwrnn.cells import CELLS, Dense, cell_named
+from hwrnn.cli import main
 from hwrnn.compiler import C, compiler_available
 from hwrnn.data import Dataset, Split
 from hwrnn.errors import UsageError
 from hwrnn.formats import Widths
 from hwrnn.golden import golden
 from hwrnn.model import Layer, Model, build_model
+from hwrnn.onnx_io import load
 from hwrnn.quantization import freeze, with_hardware_functions
 from hwrnn.training import finetune, train
 from hwrnn.training.c_printer import print_program
@@ -296,3 +298,17 @@ def test_a_function_without_a_counterpart_is_left_to_numpy(monkeypatch):
         "Nonlinearity must have a counterpart in C to train compiled, but 'arctan' has no counterpart in C: "
         "leave compiled out, to train in numpy"
     )
+
+
+def test_the_command_line_chooses(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    data, model, quantized = (str(tmp_path / name) for name in ("d.npz", "m.onnx", "q.onnx"))
+    np.savez(data, x=rng.standard_normal((20, 4, 2)).astype(np.float32), y=rng.integers(0, 2, 20))
+    for word, compiled in (("--compiled", True), ("--no-compiled", False)):
+        assert not main(["train", "--data", data, "--hidden", "3", "--epochs", "1", word, "-o", model])
+        assert load(model).facts["compiled"] is compiled
+        assert not main(["quantize", model, "--data", data, "--finetune", "1", word, "-o", quantized])
+        assert load(quantized).facts["finetuning"]["compiled"] is compiled
+    capsys.readouterr()
+    assert main(["quantize", model, "--data", data, "--compiled", "-o", quantized]) == 2
+    assert "must come with fine-tuning epochs, not without: compiled" in capsys.readouterr().err

@@ -26,6 +26,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--like", metavar="FILE", help="take the formats of this quantized model, not --bits")
     parser.add_argument("--finetune", type=whole, default=0, metavar="N", help="epochs of training in fixed point")
     parser.add_argument("--rate", type=number, metavar="R", help="learning rate of that training")
+    parser.add_argument("--compiled", action=argparse.BooleanOptionalAction, help="that training in compiled C")
     parser.add_argument("--search-every", type=whole, default=0, metavar="K", help="formats anew every K epochs")
     parser.add_argument("--spectral-norm", type=number, metavar="S", help="of recurrent matrices in that training")
     parser.add_argument("--prove-states", action="store_true", help="make states so wide that none can ever saturate")
@@ -43,7 +44,8 @@ def run(given: Any) -> int:
     check_fits(model, data)
     check_output(given.output)
     more: dict[str, Any] = {"progress": report.epochs_bar("fine-tune")} if given.finetune else {}
-    more |= {name: value for name in ("spectral_norm", "rate") if (value := getattr(given, name)) is not None}
+    names = ("spectral_norm", "rate", "compiled")
+    more |= {name: value for name in names if (value := getattr(given, name)) is not None}
     if given.like is not None:
         more["formats_of"] = quantized_model(given.like)
     result = quantize(

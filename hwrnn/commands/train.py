@@ -32,6 +32,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--patience", type=whole, metavar="N", help="stop after N epochs without a better validation")
     parser.add_argument("--checkpoint", metavar="FILE", help="write a checkpoint (.npz) after every epoch")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint, bit for bit")
+    parser.add_argument(
+        "--compiled", action=argparse.BooleanOptionalAction, help="train in compiled C (default: where it pays)"
+    )
     parser.add_argument("--seed", type=whole, default=0, help="of the random generators (default 0)")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the model, an ONNX file")
 
@@ -49,6 +52,7 @@ def run(given: Any) -> int:
     cell, hidden = model.layers[0].cell.name, [layer.units for layer in model.layers]
     names = (
         "epochs", "batch", "rate", "schedule", "noise", "validation", "patience", "checkpoint", "loss", "spectral_norm",
+        "compiled",
     )  # fmt: skip
     options = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
     model = train(model, data, seed=given.seed, resume=given.resume, progress=report.epochs_bar("train"), **options)
