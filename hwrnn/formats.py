@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -38,6 +38,8 @@ class Widths:
         state: of the hidden state.
         cell: of a cell state, which needs integer bits.
         output: of a dense head's scores.
+        tensors: where one tensor has other bits than its kind (``hwrnn.mixed``): by ``"K.weights"``,
+            ``"K.activations"``, ``"K.state"`` and ``"K.cell"`` of layer K, and ``"0.input"``, the network's input.
     """
 
     weights: int
@@ -45,6 +47,20 @@ class Widths:
     state: int
     cell: int
     output: int = 16
+    tensors: Mapping[str, int] = field(default_factory=dict, hash=False)
+
+    @property
+    def input(self) -> int:
+        """Bits of the network's input."""
+        return self.tensors.get("0.input", self.at(0).activations)
+
+    def at(self, layer: int) -> Widths:
+        """The widths of one layer, without exceptions."""
+        if not self.tensors:
+            return self
+        kinds = ("weights", "activations", "state", "cell")
+        weights, activations, state, cell = (self.tensors.get(f"{layer}.{kind}", getattr(self, kind)) for kind in kinds)
+        return Widths(weights, activations, state, cell, self.output)
 
     @classmethod
     def of(cls, bits: int, **chosen: int | None) -> Widths:
@@ -61,7 +77,8 @@ class Widths:
                 raise UsageError(f"{what} must be a whole number between 2 and {most}, not {value!r}")
         n = int(given.pop("bits"))
         widths = {"weights": n, "activations": n, "state": n, "cell": n + 4, "output": max(16, n)}
-        return cls(**(widths | {name: int(value) for name, value in given.items()}))
+        widths |= {name: int(value) for name, value in given.items()}
+        return cls(widths["weights"], widths["activations"], widths["state"], widths["cell"], widths["output"])
 
 
 @dataclass(frozen=True)
@@ -134,14 +151,14 @@ def choose_formats(
 
 def first_choice(model: Model, seen: Calibration, widths: Widths, method: str) -> Choice:
     """The choice that loses least of each value and of each block of weights (``mse``), or holds all (``max``)."""
-    values: dict[tuple[int, str], Format] = {(0, "x"): format_for(seen[0, "x"], widths.activations, method)}
+    values: dict[tuple[int, str], Format] = {(0, "x"): format_for(seen[0, "x"], widths.input, method)}
     weights: dict[tuple[int, str, str], int] = {}
     for index, layer in enumerate(model.stack):
-        for name, width in _stored(layer, widths).items():
+        for name, width in _stored(layer, widths.at(index)).items():
             values[index, name] = format_for(seen[index, name], width, method)
         for gate, reads in ((g, r) for p in layer.cell.phases for g, r in p.gates.items()):
             for o in reads:
-                weights[index, gate, o] = _weight_frac(layer.block(gate, o), widths.weights, method)
+                weights[index, gate, o] = _weight_frac(layer.block(gate, o), widths.at(index).weights, method)
     return Choice(values, weights)
 
 
@@ -180,7 +197,7 @@ def derived_formats(
     for index, layer in enumerate(model.stack):
         source = choice.values[0, "x"] if index == 0 else formats[-1].values[model.stack[index - 1].cell.output]
         values = _value_formats(layer, index, seen, choice, source)
-        formats.append(_weight_formats(layer, values, widths, index, seen, choice, operand_bits))
+        formats.append(_weight_formats(layer, values, widths.at(index), index, seen, choice, operand_bits))
     return formats
 
 

@@ -36,7 +36,7 @@ _PLAIN_VERSION = 1  # of models that an older hwrnn reads as they are meant: all
 _LARGEST_SIZE = 1 << 24  # of a layer; beyond it a file is damaged rather than large
 _LARGEST_FRAC = 256
 _FRACTION = re.compile(r"-?[0-9]{1,40}(/[0-9]{1,40})?")
-_WIDTHS = tuple(f.name for f in fields(Widths))
+_WIDTHS = tuple(f.name for f in fields(Widths) if f.name != "tensors")
 
 #: Gives a parameter by name, checked against its shape and the element kinds allowed (numpy's ``i`` or ``f``).
 Fetch = Callable[[str, tuple[int, ...], str], np.ndarray]
@@ -139,7 +139,10 @@ def rebuilt(text: str, fetch: Fetch) -> Model | QuantizedModel:
         if after.formats.values["x"] != before.output:
             raise Damaged("describe an input format that is the output format of the layer before")
     given = _get(what, "widths", dict)
-    widths = Widths(**{name: _whole(given, name, 1, 64) for name in _WIDTHS})
+    tensors = _get(given, "tensors", dict) if "tensors" in given else {}  # files of 0.1 have none
+    exceptions = {name: _whole(tensors, name, 1, 64) for name in tensors}
+    kinds = {name: _whole(given, name, 1, 64) for name in _WIDTHS}
+    widths = Widths(kinds["weights"], kinds["activations"], kinds["state"], kinds["cell"], kinds["output"], exceptions)
     saturation = _get(what, "saturation", dict)
     if not all(type(v) in (int, float) and 0 <= v <= 1 for v in saturation.values()):
         raise Damaged("describe saturation as shares between 0 and 1")

@@ -5,8 +5,8 @@ The result, :class:`QuantizedModel`, is the only bridge between training and har
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -173,10 +173,12 @@ def quantize(
     cell_bits: int | None = None,
     method: str | None = None,
     operand_bits: int | None = None,
+    within: float | None = None,
     finetune: int = 0,
     search_every: int = 0,
     formats_of: QuantizedModel | None = None,
     prove_states: bool = False,
+    descent: Callable[[Any], None] | None = None,
     **training: Any,
 ) -> QuantizedModel:
     """Turn a float model into integers.
@@ -189,8 +191,11 @@ def quantize(
             (``hwrnn.search``); ``mse``: of each value's own error; ``max``: those that hold every value seen.
         operand_bits: what no operand of a multiplier may exceed by being shifted to where products meet, 16 where
             None. With that of the activations none is shifted, so that two products share a multiplier on more parts.
+        within: points of the metric that fewer bits may cost; finds the bits of every tensor, from those given down
+            (``hwrnn.mixed``). The path to them stands in ``facts["mixed"]`` of the result.
         finetune: epochs of quantization-aware training (``hwrnn.training.finetune``); ``training`` goes to it.
         search_every: epochs after which that training looks for formats anew; 0 keeps them frozen.
+        descent: called with every step (``hwrnn.mixed.Step``) of the way to fewer bits.
         formats_of: a quantized model of the same cells and sizes that lends its formats, so that the same gates
             compute both; weights that its formats do not hold saturate, and ``facts["saturated_weights"]`` of the
             result is their number. The widths and the method are its own then.
@@ -217,6 +222,8 @@ def quantize(
     if training and not finetune:
         names = ", ".join(training)
         raise UsageError(f"Options of training must come with fine-tuning epochs, not without: {names}")
+    if within is not None and (formats_of is not None or method != METHODS[0]):
+        raise UsageError("Points to stay within must come with the search by loss, and not with another's formats")
     if search_every and (formats_of is not None or not finetune):
         raise UsageError("Epochs between searches must come with fine-tuning epochs, and not with another's formats")
     from hwrnn.likeness import formats_for, saturated
@@ -225,7 +232,13 @@ def quantize(
         raise UsageError("Model must be a float model, not a quantized one")
     seen = calibrate(model, dataset.train)
     formats: Sequence[LayerFormats]
-    if formats_of is None:
+    facts: dict[str, Any] = {}
+    if within is not None:
+        from hwrnn.mixed import mixed_formats
+
+        widths, formats, path = mixed_formats(model, seen, widths, within, port, progress=descent)
+        facts["mixed"] = {"within": within, "path": [asdict(step) for step in path]}
+    elif formats_of is None:
         formats = calibrated_formats(model, seen, widths, method, port)
     else:
         formats = formats_for(model, formats_of)
@@ -242,16 +255,17 @@ def quantize(
 
         training |= {"search": search, "search_every": search_every}
         model, formats = finetune_searching(ready, dataset, formats, finetune, **training)
+    if formats_of is not None:
+        facts["saturated_weights"] = saturated(model, formats)
     if prove_states:
         if formats_of is not None:
             raise UsageError("Proved states must be left out where another model gives the formats")
         from hwrnn.stability import freeze_proved
 
-        return freeze_proved(model, formats, widths, seen)
+        result = freeze_proved(model, formats, widths, seen)
+        return replace(result, facts=result.facts | facts)
     result = freeze(model, formats, widths, seen)
-    if formats_of is None:
-        return result
-    return replace(result, facts=result.facts | {"saturated_weights": saturated(model, formats)})
+    return replace(result, facts=result.facts | facts)
 
 
 def calibrated_formats(

@@ -92,9 +92,13 @@ class Judge:
 
     def loss_of(self, formats: list[LayerFormats]) -> float:
         """The loss of formats."""
+        return self.of(self.outputs(formats))
+
+    def outputs(self, formats: list[LayerFormats]) -> np.ndarray:
+        """What golden computes on the calibration data, as floats in the units of training."""
         frozen = freeze(self.model, formats, self.widths)
         raw = golden(frozen, frozen.quantize_input(self.seen.x), self.seen.lengths).output
-        return self.of(frozen.output_format.dequantize(raw))
+        return frozen.output_format.dequantize(raw)
 
 
 def search_formats(

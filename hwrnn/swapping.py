@@ -140,8 +140,8 @@ class SwapLoss:
         return f"{max(self.points, 0.0):.1f} points ({self.metric} from {figures})"
 
 
-def measured_swap(before: Model, after: Model, split: Any, per_step: bool = False) -> SwapLoss:
-    """The metric of both models, in float arithmetic, on a split with ``x``, ``y`` and ``lengths``.
+def measured_swap(before: Any, after: Any, split: Any, per_step: bool = False) -> SwapLoss:
+    """The metric of two models on a split with ``x``, ``y`` and ``lengths``.
 
     Raises:
         UsageError: data that do not fit the models.

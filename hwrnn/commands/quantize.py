@@ -24,6 +24,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     data_options(parser)
     width_options(parser)
     parser.add_argument("--like", metavar="FILE", help="take the formats of this quantized model, not --bits")
+    parser.add_argument("--within", type=number, metavar="P", help="fewer bits wherever that costs at most P points")
     parser.add_argument("--finetune", type=whole, default=0, metavar="N", help="epochs of training in fixed point")
     parser.add_argument("--rate", type=number, metavar="R", help="learning rate of that training")
     parser.add_argument("--compiled", action=argparse.BooleanOptionalAction, help="that training in compiled C")
@@ -46,6 +47,8 @@ def run(given: Any) -> int:
     more: dict[str, Any] = {"progress": report.epochs_bar("fine-tune")} if given.finetune else {}
     names = ("spectral_norm", "rate", "compiled")
     more |= {name: value for name in names if (value := getattr(given, name)) is not None}
+    if given.within is not None:
+        more |= {"within": given.within, "descent": lambda step: report.say(step_text(step))}
     if given.like is not None:
         more["formats_of"] = quantized_model(given.like)
     result = quantize(
@@ -62,6 +65,7 @@ def run(given: Any) -> int:
             facts["saturated_weights"] = result.facts["saturated_weights"]
         if given.prove_states:
             facts["proved_states"] = result.facts["proved_states"]
+        facts |= {name: result.facts[name] for name in ("mixed",) if name in result.facts}
         report.print_json(facts | {"widths": asdict(result.widths), "saturation": result.saturation})
         return 0
     rows = [
@@ -74,8 +78,26 @@ def run(given: Any) -> int:
         rows.append(["weights beyond the formats", f"{result.facts['saturated_weights']:,} of {count:,}"])
     for proved in result.facts.get("proved_states", ()):
         rows.append([f"state {proved['state']} of layer {proved['layer']}", f"cannot saturate: {proved['proof']}"])
-    print(report.table(rows) + "\n\n" + formats_table(result))
+    parts = [report.table(rows), formats_table(result)]
+    if given.within is not None:
+        parts.insert(1, path_table(result.facts["mixed"]["path"], metric))
+    print("\n\n".join(parts))
     return 0
+
+
+def step_text(step: Any) -> str:
+    """A step of the way to fewer bits, for a person who waits."""
+    return f"{step.tensor} to {step.bits} bits: cost {step.cost:,}, {step.points:+.2f} points"
+
+
+def path_table(path: list[dict[str, Any]], metric: str) -> str:
+    """The way to fewer bits, with the metric on noisy calibration data."""
+    rows = []
+    for n, step in enumerate(path):
+        name = step["tensor"] or ("ranges searched again" if n else "start")
+        value = report.metric_text(metric, step["metric"])
+        rows.append([name, step["bits"] or "-", f"{step['cost']:,}", value, f"{step['points']:.2f}"])
+    return report.table(rows, ["tensor", "bits", "cost", f"{metric}, calibration", "points lost"])
 
 
 def formats_table(model: QuantizedModel) -> str:
