@@ -85,7 +85,7 @@ def test_the_path_lowers_the_cost_and_keeps_the_metric(cell, task):
     assert {**{"0.input": 6}, **last} == {**{"0.input": 6}, **q.widths.tensors}
     for name, bits in last.items():
         k, kind = name.split(".")
-        form = {"weights": list(q.stack[int(k)].formats.weights.values())[0]}.get(kind)
+        form = {"weights": next(iter(q.stack[int(k)].formats.weights.values()))}.get(kind)
         form = form or q.stack[int(k)].formats.values[{"input": "x", "state": "h", "cell": "c"}.get(kind, "h")]
         if kind in ("weights", "input", "state", "cell"):
             assert form.width == bits
