@@ -48,6 +48,8 @@ class Calibration:
 def calibrate(model: Model, split: Any) -> Calibration:
     """Run the float model over (at most 512 sequences of) a split and record every value.
 
+    Targets that are not of the model's kind (of every step, or the last; labels or values) are left out.
+
     Raises:
         UsageError: data that do not fit the model, or a model whose values are not finite on them.
     """
@@ -66,6 +68,8 @@ def calibrate(model: Model, split: Any) -> Calibration:
     for k in range(1, len(model.stack)):  # an inner layer's input is the output of the one before
         kept.setdefault((k, "x"), kept[k - 1, model.stack[k - 1].cell.output])  # a code has been recorded
     y = getattr(split, "y", None)
+    if y is not None and y.ndim != 1 + model.every_step + (model.task == "regression"):
+        y = None  # ranges can be calibrated on data of another task
     return Calibration({key: _summary(key, v) for key, v in kept.items()}, x, lengths, None if y is None else y[keep])
 
 
