@@ -13,10 +13,14 @@ import numpy as np
 
 from hwrnn.compiler import C, native
 
-__all__ = ["MOVES", "PANEL", "TANGENT", "Unprintable", "flags", "preamble", "product", "smooth"]
+__all__ = ["LONGEST", "MOVES", "PANEL", "TANGENT", "Unprintable", "flags", "preamble", "product", "smooth"]
 
 #: Rows of a matrix that one pass over its columns multiplies; matrices are packed in panels of this many rows.
 PANEL = 4
+
+
+#: Knots that a value is compared with one after another; with more of them its piece is searched by halving.
+LONGEST = 16
 
 
 class Unprintable(Exception):

@@ -104,8 +104,11 @@ def test_every_size_of_batch_and_layer(batch, units):
     assert_same(model, x, lengths, labels, "cross_entropy")
 
 
+ROUNDED = [(None, None), ("tanh", "sigmoid"), ("leaky_relu", "plan_sigmoid"), ("table_tanh", "table_sigmoid")]
+
+
 @pytest.mark.parametrize("bits", [4, 8])
-@pytest.mark.parametrize("activation, gate", [(None, None), ("tanh", "sigmoid"), ("leaky_relu", "plan_sigmoid")])
+@pytest.mark.parametrize("activation, gate", ROUNDED)
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_forward_pass_is_golden_bit_for_bit(cell, activation, gate, bits):
     """Where sums stay below 2**24 of their steps, as here, they are exact in float32 in any order."""
@@ -127,8 +130,11 @@ def test_the_forward_pass_is_golden_bit_for_bit(cell, activation, gate, bits):
 
 @pytest.mark.parametrize("bits", [(4, {}), (8, {"weights": 3, "state": 6}), (8, {"cell": 16})])
 @pytest.mark.parametrize("cell", CELLS)
-def test_gradients_through_roundings(cell, bits):
-    model = build_model(3, 4, cell=cell, hidden=6, layers=2, every_step=True, seed=3)
+@pytest.mark.parametrize("activation, gate", [ROUNDED[0], ROUNDED[3]])
+def test_gradients_through_roundings(cell, bits, activation, gate):
+    gate = gate if CELLS[cell].gated else None
+    options = {"cell": cell, "activation": activation, "gate": gate, "hidden": 6, "layers": 2}
+    model = build_model(3, 4, every_step=True, seed=3, **options)
     formats = formats_for(model, Widths.of(bits[0], **bits[1]))
     labels = np.random.default_rng(1).integers(0, 4, (7, len(X)))
     lengths = np.array([7, 1, 4, 7, 2, 6, 3, 5])

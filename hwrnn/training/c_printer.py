@@ -19,7 +19,7 @@ from functools import lru_cache
 import numpy as np
 
 from hwrnn.activations import PiecewiseLinear, Smooth
-from hwrnn.c_source import MOVES, TANGENT, Unprintable, preamble, product, smooth
+from hwrnn.c_source import LONGEST, MOVES, TANGENT, Unprintable, preamble, product, smooth
 from hwrnn.cells import Cell
 from hwrnn.fixed import Format
 from hwrnn.trace import trace
@@ -234,11 +234,33 @@ class _Printer:
             body.append(f"const T x{len(body)} = {expression};")
             return f"x{len(body) - 1}"
 
-        def choose(x: str, knots: list[str], table: list[str]) -> str:
-            name = table[0]
-            for knot, entry in zip(knots, table[1:], strict=True):
-                name = let(f"{x} >= {knot} ? {entry} : {name}")
-            return name
+        def pieces(x: str, function: PiecewiseLinear) -> list[str]:
+            """The slope, the intercept and the gradient of the piece of a value."""
+            knots, count = [float(k) for k in function.knots], len(function.knots)
+            same = function.gradients == function.slopes
+            tables = [function.slopes, function.intercepts, *[function.gradients] * (not same)]
+            values = [[float(v) for v in table] for table in tables]
+            found = []
+            if count > LONGEST:
+                levels = count.bit_length()
+                size, piece = 1 << levels, ""
+                values = [[*v, *[v[-1]] * (size - len(v))] for v in values]
+                given = self.given(*knots, *[math.inf] * (size - 1 - count), *(v for t in values for v in t))
+                first = int(given[0][2:-1])
+                for step in (1 << k for k in reversed(range(levels))):
+                    at = f"{first + step - 1}{piece and ' + ' + piece}"
+                    body.append(f"const int32_t x{len(body)} = {piece or 0} + (p[{at}] <= {x} ? {step} : 0);")
+                    piece = f"x{len(body) - 1}"
+                found = [let(f"p[{first + size - 1 + k * size} + {piece}]") for k in range(len(values))]
+            else:
+                given = self.given(*knots, *(v for t in values for v in t))
+                for k in range(len(values)):
+                    table = given[count + k * (count + 1) :]
+                    name = table[0]
+                    for knot, entry in zip(given[:count], table[1 : count + 1], strict=True):
+                        name = let(f"{x} >= {knot} ? {entry} : {name}")
+                    found.append(name)
+            return [*found, *found[:1] * same]
 
         def compute(op: Op) -> dict[View, str]:
             """What an operation writes."""
@@ -263,13 +285,10 @@ class _Printer:
             if isinstance(function, Smooth):
                 own = function.function if op.kind == "apply" else function.slope_from_value
                 return {op.out: let(smooth(own, args[0]))}
-            if isinstance(function, PiecewiseLinear) and op.slope is not None and function.gradients == function.slopes:
-                count = len(function.knots)
-                table = self.given(*map(float, (*function.knots, *function.slopes, *function.intercepts)))
-                knots, slopes, intercepts = table[:count], table[count : 2 * count + 1], table[2 * count + 1 :]
-                slope = choose(args[0], knots, slopes)
-                intercept = choose(args[0], knots, intercepts)
-                return {op.slope: slope, op.out: let(f"{args[0]} * {slope} + {intercept}")}
+            if isinstance(function, PiecewiseLinear) and op.slope is not None:
+                chosen = pieces(args[0], function)
+                slope, (steep, intercept) = chosen[2], chosen[:2]
+                return {op.slope: slope, op.out: let(f"{args[0]} * {steep} + {intercept}")}
             raise Unprintable(f"{function.name if function else op.kind!r} has no counterpart in C")
 
         forth = any(segment is other for other in self.lists[0])
