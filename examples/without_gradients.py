@@ -37,11 +37,12 @@ GRADIENTS, EVOLVED, ACCURACY, AFTER = (
 )  # fmt: skip
 #: The noise is that of the gradients' recipe; in cross-validation on the training part it was better than none.
 SEARCH: dict[str, Any] = {"generations": 150, "population": 128, "noise": 0.3}
-FINETUNE = 20  # epochs with quantization in the loop
+#: Training with quantization in the loop: as long and as fast as in float, which few bits need and many do not mind.
+FINETUNE: dict[str, Any] = {"finetune": 150, "rate": recipe(DATA)["rate"]}
 
 
 def work(place: Place, network: str, bits: int, method: str, seed: int, check: bool, search: dict[str, Any],
-         training: dict[str, Any], finetune: int) -> dict[str, Any]:  # fmt: skip
+         training: dict[str, Any], finetuning: dict[str, Any]) -> dict[str, Any]:  # fmt: skip
     """One network of one seed, by gradients or by evolution."""
     data = place.dataset(DATA)
     fresh = build_model(data.inputs, data.outputs, hidden=UNITS, seed=seed, **NETWORKS[network])
@@ -59,9 +60,8 @@ def work(place: Place, network: str, bits: int, method: str, seed: int, check: b
     if method in (EVOLVED, ACCURACY):
         model = evolved(starting_point(fresh, data, bits))
     else:
-        finetune = finetune if method == GRADIENTS else 0
-        epochs = training["epochs"] + finetune
-        model = hwrnn.quantize(hwrnn.train(fresh, data, seed=seed, **training), data, bits, finetune=finetune)
+        epochs = training["epochs"] + finetuning.get("finetune", 0)
+        model = hwrnn.quantize(hwrnn.train(fresh, data, seed=seed, **training), data, bits, **finetuning)
         if method == AFTER:
             model = evolved(model)
     seconds = time.process_time() - start
@@ -92,8 +92,16 @@ def measure(run: Run) -> dict[str, Any]:
         if method != ACCURACY or bits == BITS[0]
     ]
     search = SEARCH | ({"generations": 2, "population": 4} if run.quick else {})
-    shared = {"search": search, "training": recipe(DATA, run.quick), "finetune": 2 if run.quick else FINETUNE}
-    tasks = [row | {"seed": seed, "check": run.checks(seed)} | shared for row in rows for seed in run.seeds]
+    finetuning = FINETUNE | ({"finetune": 2} if run.quick else {})
+    tasks = [
+        row | {
+            "seed": seed, "check": run.checks(seed),
+            "search": {} if row["method"] == GRADIENTS else search,
+            "training": recipe(DATA, run.quick) if row["method"] in (GRADIENTS, AFTER) else {},
+            "finetuning": finetuning if row["method"] == GRADIENTS else {},
+        }
+        for row in rows for seed in run.seeds
+    ]  # fmt: skip
     results, n = run.each(work, tasks), len(run.seeds)
     return {"rows": [row | {"results": results[k * n : (k + 1) * n]} for k, row in enumerate(rows)]}
 
@@ -129,7 +137,7 @@ def write(results: dict[str, Any]) -> Section:
     weights = " and ".join(str(n) for n in dict.fromkeys(row["results"][0]["weights"] for row in rows))
     body = [
         "ItalyPowerDemand: 67 days to learn from, 1,029 to test, 24 hourly values; all weights, activations and states"
-        f" have the bits of the row. Gradients: {recipe(DATA)['epochs']} epochs in float, then {FINETUNE} with"
+        f" have the bits of the row. Gradients: {recipe(DATA)['epochs']} epochs in float, then {FINETUNE['finetune']} with"
         " quantization in the loop and straight-through gradients (after gradients: quantized without these, and"
         f" evolved). Evolution: {SEARCH['generations']} generations of {SEARCH['population']} integer networks, each"
         " judged by golden on the whole training part with Gaussian noise on the input, as the gradients have it;"
