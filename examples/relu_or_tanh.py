@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from hotel_weeks import FORMS, KNOWN, LAGS, LEARNT, TRAINED, WEEKS, alignment, errors, fresh, hotel, yardsticks
+from hotel_page import column, draw_hotel, forecasts_told, seeds_of
+from hotel_weeks import FORMS, PUBLISHED, SHAPES, TRAINED, alignment, errors, fresh, hotel, yardsticks
 from hwrnn import quantize, train
 from hwrnn.comparing import measured
 from hwrnn.inspection import describe
@@ -24,11 +25,7 @@ from public_data import MissingData, hotel_cancellations
 from study import Place, Run, Section, Study, fixed_point, main, trained
 from study_page import checked, markdown, paragraph, ranged, spread
 
-SHAPES = {"tanh": "tanh", "relu": "ReLU", "hard_tanh": "hard tanh", "relu1": "ReLU clipped at 1"}
 EPOCHS = (20, 500)
-PUBLISHED = {"tanh": (92.0, 29.0), "relu": (96.78, 9.40)}
-"""RMSE and mean forecast error of the public answer; its directional accuracy is 80 % for both."""
-
 DATA, UNITS, BITS, WIDER = "japanese-vowels", 64, 8, 12
 NETWORKS: dict[str, dict[str, Any]] = {
     "ReLU": {"activation": "relu"},
@@ -134,71 +131,14 @@ ROUNDED = {
 }  # fmt: skip
 
 
-def column(found: Sequence[dict[str, Any]], key: str) -> list[float]:
-    """One figure of every seed."""
-    return [r[key] for r in found]
-
-
 def with_least(shares: Sequence[float]) -> str:
     """Mean and deviation in percent, and the worst seed."""
     return f"{spread(shares)} (least {100 * min(shares):.1f})"
 
 
-def forecast_table(results: dict[str, Any], form: str) -> str:
-    """The rows of a form: what was published, what needs no network, and the networks."""
-    rows = []
-    if form == "published":
-        rows += [[f"published: {SHAPES[a]}", f"{r:g}", "-", f"{b:g}", "-", "-", "-"] for a, (r, b) in PUBLISHED.items()]
-    for name, found in results["yardsticks"][form].items():
-        error = f"{found['rmse']:.1f}"
-        rows.append([name, error, "-", f"{found['bias']:.1f}", f"{100 * found['direction']:.0f}", "-", "-"])
-    for row in results["hotel"]:
-        if row["form"] == form:
-            found = row["results"]
-            rmses, biases, directions = (column(found, key) for key in ("rmse", "bias", "direction"))
-            rows.append([
-                f"{SHAPES[row['activation']]}, {row['epochs']} epochs", spread(rmses, 1), ranged(rmses, 1),
-                ranged(biases, 1), spread(directions, 100, 0), spread(column(found, "value"), 1), checked(found),
-            ])  # fmt: skip
-    header = ["forecast", "RMSE", "its range", "mean forecast error", "direction right, percent",
-              f"RMSE at {BITS} bits", "simulated"]  # fmt: skip
-    return markdown(header, rows)
-
-
-def seeds_of(results: dict[str, Any], form: str, activation: str, epochs: int, key: str = "rmse") -> np.ndarray:
-    """One figure of a row of the hotel, by seed."""
-    for row in results["hotel"]:
-        if (row["form"], row["activation"], row["epochs"]) == (form, activation, epochs):
-            return np.array(column(row["results"], key))
-    raise KeyError((form, activation, epochs))
-
-
-def pairs_table(results: dict[str, Any]) -> str:
-    """ReLU against tanh, seed by seed."""
-    rows = []
-    for form in FORMS:
-        for epochs in sorted({row["epochs"] for row in results["hotel"]}):
-            gap = seeds_of(results, form, "relu", epochs) - seeds_of(results, form, "tanh", epochs)
-            rows.append([f"{form}, {epochs} epochs", spread(gap, 1), f"{int((gap < 0).sum())} of {len(gap)}"])
-    return markdown(["form", "RMSE of ReLU minus that of tanh", "seeds in which ReLU is the better"], rows)
-
-
-def inside(results: dict[str, Any], activation: str) -> str:
-    """Where a published row lies among the seeds, in words."""
-    found = []
-    for epochs in sorted({row["epochs"] for row in results["hotel"]}):
-        ends = []
-        for key, value in zip(("rmse", "bias"), PUBLISHED[activation], strict=True):
-            seeds = seeds_of(results, "published", activation, epochs, key)
-            ends.append(bool(seeds.min() <= value <= seeds.max()))
-        words = {(True, True): "both figures", (True, False): "the RMSE", (False, True): "the mean forecast error"}
-        found.append(f"{words.get((ends[0], ends[1]), 'neither figure')} at {epochs} epochs")
-    return " and ".join(found)
-
-
 def write(results: dict[str, Any]) -> Section:
     """The section."""
-    body = [] if results["hotel"] is None else forecasts_told(results)
+    body = [] if results["hotel"] is None else forecasts_told(results, BITS)
     measured_ranges = results["ranges"]
     relu = measured_ranges["ReLU"]
     floats, defaults = column(relu, "float"), [r["calibrations"][-1] for r in relu]
@@ -229,61 +169,6 @@ def write(results: dict[str, Any]) -> Section:
         proof or a clip holds everywhere.""",
         "The hotel's RMSE of every seed; the cell state at each step; accuracy in fixed point of every seed",
     )
-
-
-def forecasts_told(results: dict[str, Any]) -> list[str]:
-    """The hotel."""
-    count, fewer = (ends(len(row["results"]) for row in results["hotel"]) for ends in (max, min))
-    yards = results["yardsticks"]["published"]
-    flat = yards[f"the average of weeks 0 to {TRAINED - 1}"]
-    better = [
-        f"{SHAPES[row['activation']]}, {row['epochs']} epochs"
-        for row in results["hotel"]
-        if row["form"] == "published"
-        and np.mean(column(row["results"], "value")) < 0.95 * np.mean(column(row["results"], "rmse"))
-    ]
-    clipping = f"""Where {BITS} bits have a clearly smaller RMSE than float ({"; ".join(better)}), the formats
-    saturate: the rescaled windows drive the network beyond all that it learnt, and the saturation clips what it
-    makes of them."""
-    clipping = clipping if better else ""
-    arrays = [values[0] for values in results["alignment"].values()]
-    return [
-        "### The hotel, as published and honestly",
-        paragraph(f"""*As published:* the scaler sees {KNOWN} weeks; {LEARNT} windows of the first {TRAINED} are
-        learnt from, as many as the published log prints; the five lags enter as **one** time step of five
-        features, so that nothing recurs: the recurrent matrix and the forget gate meet a state of zero. The
-        targets are weeks {KNOWN + LAGS} to {WEEKS - 1}, and the columns of the test windows are rescaled by *their
-        own* least and largest values, so the network sees other numbers than it learnt to read. *Honestly:* the
-        scaler sees weeks 0 to {TRAINED - 1}, the five lags are five time steps of one feature, and the targets are
-        weeks {KNOWN} to {WEEKS - 1}. In both: LSTM(4), a dense output, smooth sigmoid gates, Keras's initial
-        values, mean square error, Adam at a constant 0.001, one window a batch, no noise, no decay; {count} seeds
-        of the two that were published, {fewer} of the others. Only the nonlinearity of candidate and cell differs.
-        At {BITS} bits the smooth functions are fitted lines."""),
-        "As published:",
-        forecast_table(results, "published"),
-        "Honestly:",
-        forecast_table(results, "honest"),
-        paragraph(f"""The published row of tanh lies within the range of the seeds with {inside(results, "tanh")};
-        that of ReLU with {inside(results, "relu")}. So one run of each, which is what was published, could have
-        come out in any order:"""),
-        pairs_table(results),
-        paragraph(f"""The yardsticks need no network. On the ten published weeks, repeating the week before has an
-        RMSE of {yards["the week before"]["rmse"]:.1f} and one number for all weeks, the average of the first
-        {TRAINED}, {flat["rmse"]:.1f}; the two published networks have {PUBLISHED["tanh"][0]:g} and
-        {PUBLISHED["relu"][0]:g}. {clipping}"""),
-        paragraph(f"""**The 80 %.** The published directional accuracy is the share of equal signs of `actual[1:] -
-        actual[:-1]` and `predicted[1:] - predicted[:-1]`. Both are pandas series there, which subtract what has
-        the same *label*: n-2 of the n differences are a value minus itself, on both sides, and agree; the first
-        and the last are NaN and do not. The result is (n-2)/n for every forecast: 8/10 = 0.80, 12/14 = 0.857,
-        13/15 = 0.867. The script does that subtraction by hand, with {len(arrays)} forecasts of the ten weeks:"""),
-        markdown(
-            ["forecast of weeks 105 to 114", "on plain arrays, percent", "by label, percent"],
-            [[name, f"{100 * a:.0f}", f"{100 * b:.0f}"] for name, (a, b) in results["alignment"].items()],
-        ),
-        paragraph("""`hwrnn.training.mean_directional_accuracy` works on arrays, and compares both changes with the
-        last *actual* week; the tables above use it. (Then repeating the week before is never right, and the
-        average of the past is right whenever the series turns back to it.)"""),
-    ]
 
 
 def ranges_told(results: dict[str, Any]) -> list[str]:
@@ -360,28 +245,6 @@ def draw(results: dict[str, Any], figure: Any) -> None:
     left.legend(fontsize=6.5, frameon=False)
     right.set(ylabel="accuracy in fixed point, %")
     right.set_xticks(range(len(CALIBRATIONS)), [f"{method},\ncell {bits}" for method, bits in CALIBRATIONS], fontsize=8)
-
-
-def draw_hotel(results: dict[str, Any], axes: Any) -> None:
-    """The RMSE of every seed."""
-    labels = []
-    for at, row in enumerate(results["hotel"]):
-        published = row["form"] == "published"
-        axes.plot(column(row["results"], "rmse"), [at] * len(row["results"]), "o" if published else "s", markersize=3,
-                  color="#c0392b" if row["activation"] == "relu" else "#1f618d", alpha=0.7)  # fmt: skip
-        labels.append(f"{SHAPES[row['activation']]}, {row['epochs']}")
-        if published and row["activation"] in PUBLISHED:
-            axes.plot(PUBLISHED[row["activation"]][0], at, "kx", markersize=6)
-    half = sum(row["form"] == "published" for row in results["hotel"])
-    for form, low, high in (("published", -0.5, half - 0.5), ("honest", half - 0.5, len(labels) - 0.5)):
-        for (name, found), style in zip(results["yardsticks"][form].items(), (":", "--", "-"), strict=True):
-            label = name if form == "published" else None
-            axes.plot([found["rmse"]] * 2, [low, high], style, color="0.5", linewidth=1, label=label)
-    axes.set_yticks(range(len(labels)), labels, fontsize=7)
-    axes.invert_yaxis()
-    axes.set(xlabel="RMSE of every seed (x: as published)")
-    axes.axhline(half - 0.5, color="0.7", linewidth=0.8)
-    axes.legend(fontsize=6.5, frameon=False, loc="lower right")
 
 
 STUDY = Study("relu_or_tanh", measure, write, draw, (13.0, 4.6), ("hotel-weekly",))
