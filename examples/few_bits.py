@@ -25,6 +25,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 NAMES = {"japanese-vowels": tuple(NETWORKS), "spoken-digits": ("GRU", "LSTM")}
 """The networks of each data set."""
 UNITS = 32
+ITEM = 0.3  # points that one item of a test part is worth, about
 METHODS = {"max": "largest value", "mse": "least square error", "loss": "least loss"}
 BITS = (16, 8, 6, 4, 3, 2)
 COMPARED = (8, 4, 3)  # bits at which all methods are compared
@@ -150,17 +151,20 @@ def _answer(results: dict[str, Any]) -> str:
 
 def _best(results: dict[str, Any], bits: list[int]) -> str:
     """Where the largest value is the better choice of a range, if anywhere."""
-    cases = [(key, b) for key in results for b in bits]
-    better = [
-        f"{key} at {b} bits (by {100 * (_mean(results[key][f'max {b}']) - _mean(results[key][f'loss {b}'])):.1f})"
-        for key, b in cases
-        if _mean(results[key][f"max {b}"]) > _mean(results[key][f"loss {b}"])
-    ]
+    gains = {
+        f"{key} at {b} bits": 100 * (_mean(results[key][f"max {b}"]) - _mean(results[key][f"loss {b}"]))
+        for key in results
+        for b in bits
+    }
+    better = [f"{case} (by {gain:.1f} points)" for case, gain in gains.items() if gain > ITEM]
     if not better:
-        return f"The largest value is the better choice in none of the {len(cases)} cases."
+        return (
+            f"In none of the {len(gains)} cases is the largest value better than the least loss by more than one test"
+            f" item ({ITEM:.1f} points)."
+        )
     return (
-        f"Against the least loss, the largest value has the higher mean in {len(better)} of the {len(cases)} cases, by"
-        f" the points in brackets: {', '.join(better)}."
+        f"In {len(better)} of the {len(gains)} cases the largest value is better than the least loss by more than one"
+        f" test item: {', '.join(better)}."
     )
 
 

@@ -280,7 +280,7 @@ def _draw(study: Study, results: dict[str, Any], path: Path) -> None:
     figure = require("matplotlib.figure", "plot").Figure(figsize=study.size, layout="constrained")
     study.draw(results, figure)
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=100, format="png", metadata={"Software": None})
+        figure.savefig(temporary, dpi=90, format="png", metadata={"Software": None})
 
 
 @cache
