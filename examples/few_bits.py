@@ -176,7 +176,7 @@ def _simulated() -> str:
 def draw(results: dict[str, Any], figure: Any) -> None:
     """A panel for every data set and network."""
     columns = min(3, len(results))
-    panels = figure.subplots(-(-len(results) // columns), columns, sharex=True, sharey=True, squeeze=False)
+    panels = figure.subplots(-(-len(results) // columns), columns, sharey=True, squeeze=False)
     styles = {
         "max": ("tab:red", "x:"), "mse": ("tab:orange", "+--"), "loss": ("tab:blue", "o-"),
         "aware": ("tab:green", "s-"),
@@ -189,6 +189,7 @@ def draw(results: dict[str, Any], figure: Any) -> None:
             values = [100 * _mean(forms[f"{kind} {b}"]) for b in bits]
             axes.plot([BITS[::-1].index(b) for b in bits], values, style, color=color, label=labels[kind], markersize=4)
         axes.set_xticks(range(len(BITS)), [str(b) for b in sorted(BITS)])
+        axes.set_xlim(-0.4, len(BITS) - 0.6)
         axes.set_title(key, fontsize=9)
         axes.grid(alpha=0.3)
         axes.set_xlabel("bits")

@@ -167,7 +167,7 @@ def _front(results: dict[str, Any]) -> str:
 def draw(results: dict[str, Any], figure: Any) -> None:
     """For each data set accuracy against multiplications, and against bits with the Pareto front."""
     names = list(dict.fromkeys(row["data"] for row in results["rows"]))
-    panels = figure.subplots(len(names), 2, sharey="row", squeeze=False)
+    panels = figure.subplots(len(names), 2, sharex="col", sharey="row", squeeze=False)
     for (left, right), data in zip(panels, names, strict=True):
         for k, name in enumerate(CELLS):
             rows = [row for row in results["rows"] if (row["data"], row["name"]) == (data, name)]
@@ -185,12 +185,17 @@ def draw(results: dict[str, Any], figure: Any) -> None:
         left.set_title(f"{data}, 8 bits", fontsize=9)
         right.set_title(f"{data}: 8 bits (round), 4 bits trained for (square)", fontsize=9)
         left.set_ylabel("accuracy in percent")
-        for axes, words in ((left, "multiplications a step"), (right, "bits of weights, thousands")):
+        for axes, words, ticks in (
+            (left, "multiplications a step", (500, 1000, 2000, 4000, 8000)),
+            (right, "bits of weights, thousands", (2, 4, 8, 16, 32, 64)),
+        ):
             axes.set_xscale("log")
+            axes.set_xticks(ticks, [str(tick) for tick in ticks])
+            axes.minorticks_off()
             axes.set_xlabel(words)
             axes.grid(alpha=0.3)
-    panels[0, 0].legend(fontsize=7)
-    panels[0, 1].legend(fontsize=7)
+    panels[-1, 0].legend(fontsize=7, loc="upper left")
+    panels[0, 1].legend(fontsize=7, loc="lower right")
 
 
 STUDY = Study("same_cost", measure, write, draw, (9.5, 6.4), tuple(COSTS))
