@@ -18,6 +18,7 @@ _TERMS = (
     (r"loader\.|gate\.", "load port"),
     (r"\buart\.", "UART"),
     (r"argmax", "arg-max"),
+    (r"\brepeat\.", "repeated code"),
     (r"buffer\.|queue", "output queue"),
     (r"lanes\.weights", "weight memory"),
     (r"lanes\.weight", "weight register"),
