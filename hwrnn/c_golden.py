@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
@@ -41,13 +42,16 @@ def _source(cell: Cell, phases: tuple[tuple[str, ...], ...], stored: tuple[str, 
 """)
     for k, statements in enumerate(phases):
         body = "\n            ".join(statements)
+        used = dict.fromkeys(re.findall(r"\bp\[(\d+)\]", body))  # ahead of the loop: no choice may depend on a load
+        body = re.sub(r"\bp\[(\d+)\]", r"p\1", body)
+        numbers = "".join(f"    const T p{n} = p[{n}];\n" for n in used)
         named = [name for name in arrays if f"{name}[k]" in body or f"KEEP({name}," in body]
         pointers = ", ".join(f"T *restrict {name}" for name in named)
         text.append(f"""
 static inline __attribute__((always_inline)) void lines_{k}(const int keep, long units, const T *restrict p,
     const T *restrict running, T *restrict counts, {pointers})
 {{
-    for (long u = 0; u < units; u++)
+{numbers}    for (long u = 0; u < units; u++)
         INDEPENDENT
         for (long l = 0; l < LANES; l++) {{
             const long k = u * LANES + l;

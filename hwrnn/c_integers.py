@@ -26,8 +26,7 @@ from hwrnn.trace import trace
 
 __all__ = ["HELPERS", "CLayer", "CNumber", "lasting", "print_layer"]
 
-#: The two shifts, without undefined behaviour, and the step of a staircase that a value is on: ``count`` knots are
-#: followed by one entry more. ``T`` and ``U`` are the signed and the unsigned type.
+#: The two shifts, without undefined behaviour; ``T`` and ``U`` are the signed and the unsigned type.
 HELPERS = """
 static inline T lift(T value, T n) { return (T)((U)value << n); }
 #if (-3 >> 1) == -2
@@ -35,14 +34,6 @@ static inline T floor_shift(T value, T n) { return value >> n; }
 #else
 static inline T floor_shift(T value, T n) { return value < 0 ? ~(~value >> n) : value >> n; }
 #endif
-static inline T stair(const T *knots, T count, T value) {
-  T low = 0, high = count;
-  while (low < high) {
-    const T middle = (low + high) >> 1;
-    if (knots[middle] <= value) low = middle + 1; else high = middle;
-  }
-  return knots[count + low];
-}
 """
 
 
@@ -165,11 +156,18 @@ class CNumber(Number):
 
     def _piecewise(self, knots: Sequence[int], slopes: Sequence[int], intercepts: Sequence[int], bound: int) -> Place:
         parameter, largest = self._writer.parameter, max(-self.lo, self.hi)
-        if not any(slopes):  # steps of whatever number: one text
+        if not any(slopes):  # steps of whatever number: one text for tables of about one size
+            levels = next(n for n in (6, 9, 13, 20) if len(knots) < 1 << n)
             reachable = [min(max(knot, -largest - 1), largest + 1) for knot in knots]
-            at, count = self._writer.table([*reachable, *intercepts]), parameter(len(knots))
+            missing = (1 << levels) - 1 - len(knots)
+            ends = [largest + 1] * missing, [intercepts[-1]] * missing
+            at = self._writer.table([*reachable, *ends[0], *intercepts, *ends[1]])
+            step = "0"
+            for half in (1 << n for n in reversed(range(levels))):  # without branches, for all lanes at once
+                beyond = f"p[{at} + {step} + {half - 1}] <= {self.raw} ? {half} : 0"
+                step = str(self._let(f"{step} + ({beyond})", 1 << levels))
             self._writer.bound = max(self._writer.bound, largest + 1)
-            return self._let(f"stair(p + {at}, {count}, {self.raw})", bound)
+            return self._let(f"p[{at} + {step} + {(1 << levels) - 1}]", bound)
         slope, intercept = parameter(slopes[0]), parameter(intercepts[0])
         for knot, s, b in zip(knots, slopes[1:], intercepts[1:], strict=True):
             # A knot beyond what the value can reach may be beyond its type as well.
