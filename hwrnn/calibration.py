@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,10 +14,17 @@ from hwrnn.errors import UsageError
 from hwrnn.fixed import Format
 from hwrnn.model import Model, check_input
 
-__all__ = ["Calibration", "Seen", "calibrate", "fine_format", "format_for"]
+if TYPE_CHECKING:
+    from hwrnn.formats import LayerFormats
+
+__all__ = ["Calibration", "Seen", "calibrate", "fine_format", "format_for", "warn_of_ranges"]
 
 _SEQUENCES = 512  # more calibrate no better and only slower
 _SAMPLES = 1 << 16  # of one value, for the search
+#: A state whose largest value is more than so many times its root mean square, while that is less than as many steps
+#: of a format which holds both, is out of its bits' reach. On Japanese Vowels (docs/decisions/016) an LSTM's cell state
+#: has 7 to 9, a ReLU LSTM's or an IRNN's state 22 to 70.
+_PEAK = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +80,28 @@ def calibrate(model: Model, split: Any) -> Calibration:
     if y is not None and y.ndim != 1 + model.every_step + (model.task == "regression"):
         y = None  # ranges can be calibrated on data of another task
     return Calibration({key: _summary(key, v) for key, v in kept.items()}, x, lengths, None if y is None else y[keep])
+
+
+def warn_of_ranges(model: Model, seen: Calibration, formats: Sequence[LayerFormats]) -> None:
+    """Warn, with figures and mends, of every state whose bits resolve its typical or its largest value, not both."""
+    for k, (layer, f) in enumerate(zip(model.layers, formats, strict=False)):
+        for name in layer.cell.states:
+            found, form = seen[k, name], f.values[name]
+            largest, typical = max(-found.lo, found.hi), math.sqrt(found.power)
+            steps = typical / max(largest, 1e-30) * 2.0 ** (form.width - form.signed)
+            if typical < 1e-6 or largest <= _PEAK * typical or steps >= _PEAK:
+                continue
+            beyond = np.mean((found.sample > form.max + form.step) | (found.sample < form.min - form.step))
+            bits = form.width + math.ceil(math.log2(_PEAK / steps))
+            kind = "state" if name == layer.cell.output else "cell"
+            clip = "a cell clip or " if "c" in layer.cell.states else ""
+            warnings.warn(
+                f"State {name} of layer {k} reaches {largest:.3g}, {largest / typical:.0f} times its root mean square,"
+                f" and {form.width} bits cannot resolve both ({100 * beyond:.2g} % saturate at {form.max:.3g}): train it"
+                f" with {clip}a clipped nonlinearity (relu1, relu6), with a spectral norm below 1, or give it {bits} bits"
+                f" (--{kind}-bits)",
+                stacklevel=3,
+            )
 
 
 def _summary(key: tuple[int, str], parts: list[np.ndarray]) -> Seen:

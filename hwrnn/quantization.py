@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hwrnn.calibration import Calibration, calibrate
+from hwrnn.calibration import Calibration, calibrate, warn_of_ranges
 from hwrnn.cells import Cell
 from hwrnn.checks import as_integer
 from hwrnn.errors import UsageError
@@ -247,6 +247,8 @@ def quantize(
     if swapped and not finetune and seen.y is not None:
         loss = measured_swap(model, ready, seen, model.every_step)
         warn_of(loss, "The nonlinearities that hardware computes", "the calibration data")
+    if not finetune and not prove_states:
+        warn_of_ranges(model, seen, formats)
     if finetune:
         from hwrnn.training import finetune_searching
 

@@ -1,5 +1,6 @@
 """Calibration, the choice of formats, and what the frozen integer network promises."""
 
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -373,3 +374,43 @@ def test_operands_that_may_not_be_shifted():
         quantize(model, SimpleNamespace(train=split()), 8, operand_bits=7)
     with pytest.raises(UsageError, match="another model gives the formats"):
         quantize(model, SimpleNamespace(train=split()), operand_bits=8, formats_of=result)
+
+
+# -- ranges that bits cannot resolve --------------------------------------------------------------------------------
+
+
+def one_wild_unit(cell):
+    """A network with ReLU states, and data that are small but for one step."""
+    model = build_model(3, 2, cell=cell, hidden=8, activation="relu", seed=1)
+    part = split(n=200)
+    part.x[0, 0, :] = 100
+    part.x[1:] *= 0.05
+    for name, p in model.layers[0].parameters.items():
+        p *= 0.3 if name.endswith("h") else 1.0
+    return model, SimpleNamespace(train=part)
+
+
+@pytest.mark.parametrize(("cell", "state"), [("rnn", "h"), ("lstm", "h"), ("gru", "h")])
+def test_a_state_far_beyond_its_bits_is_told(cell, state):
+    model, data = one_wild_unit(cell)
+    with pytest.warns(UserWarning, match=rf"^State {state} of layer 0 reaches ") as caught:
+        quantize(model, data, 6, method="mse")
+    text = next(str(w.message) for w in caught if str(w.message).startswith(f"State {state} "))
+    seen_h = calibrate(model, data.train)[0, state]
+    ratio = max(-seen_h.lo, seen_h.hi) / np.sqrt(seen_h.power)
+    assert f"reaches {max(-seen_h.lo, seen_h.hi):.3g}, {ratio:.0f} times its root mean square" in text
+    assert "6 bits cannot resolve both" in text and "% saturate at" in text
+    assert ("a cell clip or a clipped nonlinearity (relu1, relu6)" in text) == (cell == "lstm")
+    bits = int(text.split("give it ")[1].split()[0])
+    with warnings.catch_warnings():  # the mend that it names does mend it
+        warnings.simplefilter("error")
+        quantize(model, data, 6, method="mse", state_bits=bits, cell_bits=36)
+    with pytest.warns(UserWarning, match="cannot resolve both"):
+        quantize(model, data, 6, method="mse", state_bits=bits - 1, cell_bits=36)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_ordinary_states_are_not(cell):
+    for bits in (2, 4, 8):
+        quantize(network(cell), dataset(n=100), bits, method="mse")  # a warning is an error here
+    quantize(one_wild_unit(cell)[0], dataset(n=100), 4, method="mse")
