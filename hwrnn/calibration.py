@@ -95,11 +95,11 @@ def warn_of_ranges(model: Model, seen: Calibration, formats: Sequence[LayerForma
             bits = form.width + math.ceil(math.log2(_PEAK / steps))
             kind = "state" if name == layer.cell.output else "cell"
             clip = "a cell clip or " if "c" in layer.cell.states else ""
+            saturate = f"{100 * beyond:.2g} % saturate at {form.max:.3g}"
             warnings.warn(
                 f"State {name} of layer {k} reaches {largest:.3g}, {largest / typical:.0f} times its root mean square,"
-                f" and {form.width} bits cannot resolve both ({100 * beyond:.2g} % saturate at {form.max:.3g}): train it"
-                f" with {clip}a clipped nonlinearity (relu1, relu6), with a spectral norm below 1, or give it {bits} bits"
-                f" (--{kind}-bits)",
+                f" and {form.width} bits cannot resolve both ({saturate}): train it with {clip}a clipped nonlinearity"
+                f" (relu1, relu6), with a spectral norm below 1, or give it {bits} bits (--{kind}-bits)",
                 stacklevel=3,
             )
 
