@@ -9,12 +9,13 @@ from amaranth.hdl import Module, Signal
 
 from hwrnn.cells import Values
 from hwrnn.quantization import QuantizedLayer
+from hwrnn.rtl.activation import Applied, as_stored, is_table
 from hwrnn.rtl.numbers import Pipeline, Wire, shape_of
 from hwrnn.rtl.ports import shape
 from hwrnn.rtl.timing import SHORTEST, Timing
 from hwrnn.trace import trace
 
-__all__ = ["ElementWise", "depth_of", "gate_interval"]
+__all__ = ["ElementWise", "depth_of", "gate_interval", "units_of"]
 
 
 def gate_interval(layer: QuantizedLayer, gate: str) -> tuple[int, int]:
@@ -39,6 +40,7 @@ class ElementWise:
         gates: accumulators by gate, to be driven at stage 0.
         olds: old states and values of earlier phases by name, to be driven at stage 0.
         stored: every stored value and pre-activation by name: its signal and the stage at which it exists.
+        units: ``table`` or ``lines`` by stored value, where a nonlinearity makes it that is no clipped line.
         depth: the stage of the last stored value.
     """
 
@@ -46,6 +48,7 @@ class ElementWise:
     gates: dict[str, Signal] = field(default_factory=dict)
     olds: dict[str, Signal] = field(default_factory=dict)
     stored: dict[str, Wire] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
 
     @property
     def depth(self) -> int:
@@ -68,7 +71,9 @@ class ElementWise:
 
         def store(name: str, value: Wire) -> Wire:
             form = formats.values[name]
-            return keep(name, value.rounded(form.frac).saturated(form).named(name.replace(".", "_")))
+            if isinstance(value, Applied):
+                path.units[name] = "table" if is_table(value, form) else "lines"
+            return keep(name, as_stored(value, form).named(name.replace(".", "_")))
 
         def pre_activation(gate: str) -> Wire:
             lo, hi = gate_interval(layer, gate)
@@ -91,3 +96,9 @@ class ElementWise:
 def depth_of(layer: QuantizedLayer, timing: Timing = SHORTEST) -> tuple[int, ...]:
     """Stages of each phase's path."""
     return tuple(ElementWise.build(None, layer, k, "x", timing).depth for k in range(len(layer.cell.phases)))
+
+
+def units_of(layer: QuantizedLayer, timing: Timing = SHORTEST) -> dict[str, str]:
+    """How each stored value's nonlinearity is built, ``table`` or ``lines``; clipped lines are not told."""
+    phases = range(len(layer.cell.phases))
+    return {k: v for n in phases for k, v in ElementWise.build(None, layer, n, "x", timing).units.items()}

@@ -12,6 +12,7 @@ from hwrnn.errors import TooLarge
 from hwrnn.fixed import Format
 from hwrnn.rtl.axi import padded
 from hwrnn.rtl.balance import Balance
+from hwrnn.rtl.elementwise import units_of
 from hwrnn.rtl.engine import Engine
 from hwrnn.rtl.identity import function_content, model_hash
 from hwrnn.rtl.load_frames import VERSION, contents
@@ -149,6 +150,7 @@ def _layer(engine: Engine) -> dict[str, Any]:
         "units": layer.units,
         "sigma": function_content(layer.cell.sigma),
         "phi": function_content(layer.cell.phi),
+        "activation_units": units_of(layer),
         "cell_clip": layer.cell.clip,
         "formats": {name: _format(form) for name, form in layer.formats.values.items()},
         "weights": {f"{gate} {operand}": str(form) for (gate, operand), form in layer.formats.weights.items()},

@@ -21,6 +21,9 @@ from hwrnn.rtl.timing import SHORTEST, Timing
 __all__ = ["Pipeline", "Wire", "shape_of"]
 
 
+_CHAIN = 24  # choices one after the other; more are a tree
+
+
 def shape_of(lo: int, hi: int) -> Shape:
     """The narrowest shape that holds ``[lo, hi]``, at least one bit."""
     width, is_signed = bits_for(lo, hi)
@@ -118,6 +121,15 @@ class Wire(Number):
         pipeline = self.raw.pipeline
         signal = pipeline.register(self.raw.value, shape_of(self.lo, self.hi), name)
         return Wire(Staged(signal, self.stage + 1, pipeline), self.frac, self.lo, self.hi)
+
+    def _operand(self, other: Any) -> Wire:
+        return other if isinstance(other, Wire) else super()._operand(other)
+
+    def apply(self, function: Any) -> Wire:
+        """A nonlinearity; where it is stored next, that decides what is built of it (:mod:`hwrnn.rtl.activation`)."""
+        from hwrnn.rtl.activation import Applied
+
+        return super().apply(function) if function.as_clip() is not None else Applied(self, function)
 
     def _make(self, raw: Staged, frac: int, lo: int, hi: int) -> Wire:
         if raw.loose:
@@ -233,6 +245,10 @@ def signed_powers_of(slope: int) -> tuple[tuple[int, int], ...]:
 
 def _chosen(above: Sequence[Signal], choices: Sequence[Any]) -> Any:
     """The choice of the piece: ``above`` is a thermometer code."""
+    if len(above) > _CHAIN:
+        middle = len(above) // 2
+        lower = _chosen(above[:middle], choices[: middle + 1])
+        return Mux(above[middle], _chosen(above[middle + 1 :], choices[middle + 1 :]), lower)
     result = choices[0]
     for flag, choice in zip(above, choices[1:], strict=True):
         result = Mux(flag, choice, result)
