@@ -123,6 +123,25 @@ class QuantizedModel(Stack[QuantizedLayer]):
         """The format of the output port."""
         return self.stack[-1].output
 
+    @property
+    def saturated(self) -> dict[str, tuple[int, int]]:
+        """How many of how many values calibration data saturated, by the names of ``saturation``.
+
+        Empty where the file does not tell how many there were, as those of hwrnn 0.1 do not.
+        """
+        seen = self.facts.get("calibration")
+        counts = [seen.get(key) for key in ("sequences", "steps")] if isinstance(seen, dict) else []
+        if not counts or any(type(n) is not int or n < 0 for n in counts):
+            return {}
+        found = {}
+        for name, share in self.saturation.items():
+            k, _, value = name.partition(".")
+            if k.isdecimal() and int(k) < len(self.stack) and value:
+                last_only = int(k) == len(self.layers) and not self.every_step
+                stored = counts[0 if last_only else 1] * self.stack[int(k)].units
+                found[name] = (round(share * stored), stored)
+        return found
+
     def quantize_input(self, x: np.ndarray) -> np.ndarray:
         """Raw int64 input (N, T, inputs) from float data: standardised in float32, then rounded half up."""
         return self.input_format.quantize(standardised(x, self.input_mean, self.input_scale))
@@ -312,4 +331,5 @@ def freeze(
     from hwrnn.golden import golden
 
     result = golden(quantized, quantized.quantize_input(seen.x), seen.lengths)
-    return replace(quantized, saturation=result.saturation)
+    calibration = {"sequences": len(seen.x), "steps": int(seen.lengths.sum())}
+    return replace(quantized, saturation=result.saturation, facts=quantized.facts | {"calibration": calibration})

@@ -1,6 +1,7 @@
 """Calibration, the choice of formats, and what the frozen integer network promises."""
 
 import warnings
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from hwrnn.fixed import Format
 from hwrnn.formats import Widths, choose_formats
 from hwrnn.golden import golden
 from hwrnn.model import build_model
+from hwrnn.onnx_io import load, save
 from hwrnn.quantization import freeze, hardware_cell, quantize, with_hardware_functions
 
 
@@ -320,6 +322,25 @@ def test_saturation_is_reported_for_every_value():
     assert set(q.saturation) == stored and all(0 <= share <= 1 for share in q.saturation.values())
     result = golden(q, q.quantize_input(dataset().train.x), dataset().train.lengths)
     assert result.saturation == q.saturation
+
+
+@pytest.mark.parametrize("every_step", [False, True])
+def test_saturation_is_counted(every_step, tmp_path):
+    q = quantize(network("lstm", every_step=every_step), dataset(n=20), 4, method="mse")
+    part = dataset(n=20).train
+    kept = golden(q, q.quantize_input(part.x), part.lengths, keep=True).values
+    steps = int(part.lengths.sum())
+    assert q.saturated.keys() == q.saturation.keys()
+    for name, (count, stored) in q.saturated.items():
+        assert stored == (4 * (steps if every_step else 20) if name.startswith("1.") else 6 * steps)
+        assert count == pytest.approx(q.saturation[name] * stored)
+    # What saturated stands at an end of its format, so there are at least as many of those.
+    form, raw = q.layers[0].formats.values["h"], kept[0, "h"][np.arange(7) < part.lengths[:, None]]
+    assert 0 < q.saturated["0.h"][0] <= np.isin(raw, (form.lo, form.hi)).sum()
+    save(q, tmp_path / "q.onnx")
+    assert load(tmp_path / "q.onnx").saturated == q.saturated
+    for facts in ({}, {"calibration": 3}, {"calibration": {"steps": -1, "sequences": 2}}):
+        assert replace(q, facts=facts).saturated == {}
 
 
 def test_freezing_without_calibration_data():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import warnings
 from dataclasses import replace
@@ -22,6 +23,7 @@ from hwrnn.quantization import quantize
 from hwrnn.swapping import SwapLoss, measured_swap, retrained, swap, swap_family
 from hwrnn.training import train
 
+ROOT = Path(__file__).resolve().parent.parent
 EPOCHS = "Fine-tuning epochs must be a whole number of at least 0"
 WORDS = "Activations must be hard, plan or pwl:K with a number of segments"
 
@@ -211,3 +213,27 @@ def test_errors_of_import(words, text, tmp_path, capsys):
     assert main(["import", str(tmp_path / "m.onnx"), *words, "-o", str(tmp_path / "h.onnx")]) == 2
     assert capsys.readouterr().err == f"hwrnn: {text}\n"
     assert not (tmp_path / "h.onnx").exists()
+
+
+@pytest.mark.slow
+def test_gunpoint_loses_to_hard_functions_and_not_to_plan():
+    """A smooth GRU(16) on GunPoint, five seeds: hard functions cost it tens of points, PLAN at most one."""
+    found = importlib.util.spec_from_file_location("public_data", ROOT / "examples" / "public_data.py")
+    public_data = importlib.util.module_from_spec(found)
+    found.loader.exec_module(public_data)
+    try:
+        data = public_data.load("gunpoint")
+    except public_data.MissingData as error:
+        pytest.skip(str(error))
+    points = {"hard": [], "plan": [], "mended": []}
+    for seed in range(5):
+        model = build_model(
+            data.inputs, data.outputs, cell="gru", hidden=16, activation="tanh", gate="sigmoid", seed=seed
+        )  # fmt: skip
+        model = train(model, data, epochs=150, batch=16, rate=0.003, noise=0.1, seed=seed)
+        hard = swap_family(model, "hard")
+        points["hard"].append(measured_swap(model, hard, data.test).points)
+        points["plan"].append(measured_swap(model, swap_family(model, "plan"), data.test).points)
+        points["mended"].append(measured_swap(model, retrained(hard, data, 50), data.test).points)
+    means = {name: np.mean(values) for name, values in points.items()}
+    assert means["hard"] > 10 and abs(means["plan"]) < 1 and means["mended"] < 3, means

@@ -106,6 +106,7 @@ def formats_table(model: QuantizedModel) -> str:
     for k, layer in enumerate(model.stack):
         kind = "head" if k == len(model.layers) else f"layer {k}"
         for name, form in layer.formats.values.items():
-            share = model.saturation.get(f"{k}.{name}")
-            rows.append([f"{kind} {name}", form, form.ap_fixed, report.percent(share, 2)])
+            share, count = model.saturation.get(f"{k}.{name}"), model.saturated.get(f"{k}.{name}")
+            text = report.percent(share, 2) + ("" if count is None else f" ({count[0]:,} of {count[1]:,})")
+            rows.append([f"{kind} {name}", form, form.ap_fixed, text])
     return report.table(rows, ["value", "format", "in HLS notation", "saturated"])
