@@ -130,8 +130,9 @@ class QuantizedModel(Stack[QuantizedLayer]):
         Empty where the file does not tell how many there were, as those of hwrnn 0.1 do not.
         """
         seen = self.facts.get("calibration")
-        counts = [seen.get(key) for key in ("sequences", "steps")] if isinstance(seen, dict) else []
-        if not counts or any(type(n) is not int or n < 0 for n in counts):
+        told = [seen.get(key) for key in ("sequences", "steps")] if isinstance(seen, dict) else []
+        counts = [n for n in told if isinstance(n, int) and n >= 0]
+        if len(counts) < 2:
             return {}
         found = {}
         for name, share in self.saturation.items():
