@@ -335,8 +335,10 @@ def test_saturation_is_counted(every_step, tmp_path):
         assert stored == (4 * (steps if every_step else 20) if name.startswith("1.") else 6 * steps)
         assert count == pytest.approx(q.saturation[name] * stored)
     # What saturated stands at an end of its format, so there are at least as many of those.
-    form, raw = q.layers[0].formats.values["h"], kept[0, "h"][np.arange(7) < part.lengths[:, None]]
-    assert 0 < q.saturated["0.h"][0] <= np.isin(raw, (form.lo, form.hi)).sum()
+    for name in "ifogcth":
+        form, raw = q.layers[0].formats.values[name], kept[0, name][np.arange(7) < part.lengths[:, None]]
+        assert q.saturated[f"0.{name}"][0] <= np.isin(raw, (form.lo, form.hi)).sum()
+    assert max(count for count, _ in q.saturated.values()) > 0
     save(q, tmp_path / "q.onnx")
     assert load(tmp_path / "q.onnx").saturated == q.saturated
     for facts in ({}, {"calibration": 3}, {"calibration": {"steps": -1, "sequences": 2}}):
