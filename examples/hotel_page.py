@@ -9,7 +9,7 @@ import numpy as np
 from hotel_weeks import FORMS, KNOWN, LAGS, LEARNT, PUBLISHED, SHAPES, TRAINED, WEEKS
 from study_page import checked, markdown, paragraph, ranged, spread
 
-__all__ = ["column", "draw_hotel", "forecasts_told", "seeds_of"]
+__all__ = ["beats", "column", "draw_hotel", "forecasts_told", "seeds_of"]
 
 
 def column(found: list[dict[str, Any]], key: str) -> list[float]:
@@ -52,8 +52,19 @@ def pairs_table(results: dict[str, Any]) -> str:
     for form in FORMS:
         for epochs in sorted({row["epochs"] for row in results["hotel"]}):
             gap = seeds_of(results, form, "relu", epochs) - seeds_of(results, form, "tanh", epochs)
-            rows.append([f"{form}, {epochs} epochs", spread(gap, 1), f"{int((gap < 0).sum())} of {len(gap)}"])
-    return markdown(["form", "RMSE of ReLU minus that of tanh", "seeds in which ReLU is the better"], rows)
+            rows.append([
+                f"{form}, {epochs} epochs", spread(gap, 1), f"{int((gap < 0).sum())} of {len(gap)}",
+                f"{100 * beats(results, form, epochs):.0f}",
+            ])  # fmt: skip
+    header = ["form", "RMSE of ReLU minus that of tanh, same seed", "seeds in which ReLU is the better",
+              "a run of ReLU beats a run of tanh, percent"]  # fmt: skip
+    return markdown(header, rows)
+
+
+def beats(results: dict[str, Any], form: str, epochs: int) -> float:
+    """In which share of all pairs of seeds a run of ReLU has a smaller RMSE than a run of tanh."""
+    tanh, relu = (seeds_of(results, form, activation, epochs) for activation in ("tanh", "relu"))
+    return float(np.mean(relu[:, None] < tanh[None]))
 
 
 def inside(results: dict[str, Any], activation: str) -> str:
@@ -102,8 +113,11 @@ def forecasts_told(results: dict[str, Any], bits: int) -> list[str]:
         "Honestly:",
         forecast_table(results, "honest", bits),
         paragraph(f"""The published row of tanh lies within the range of the seeds with {inside(results, "tanh")};
-        that of ReLU with {inside(results, "relu")}. So one run of each, which is what was published, could have
-        come out in any order:"""),
+        that of ReLU with {inside(results, "relu")}. The ranges overlap, so one run of each, which is what was
+        published, may come out in either order. Over many seeds there is a tendency, and it depends on the form:
+        as published, where rescaled windows ask for what was never learnt and a function without an end goes
+        farthest astray, ReLU is mostly the worse; honestly, the difference is within its own deviation. In all
+        pairs of seeds:"""),
         pairs_table(results),
         paragraph(f"""The yardsticks need no network. On the ten published weeks, repeating the week before has an
         RMSE of {yards["the week before"]["rmse"]:.1f} and one number for all weeks, the average of the first
@@ -136,6 +150,8 @@ def draw_hotel(results: dict[str, Any], axes: Any) -> None:
             axes.plot(PUBLISHED[row["activation"]][0], at, "kx", markersize=6)
     half = sum(row["form"] == "published" for row in results["hotel"])
     for form, low, high in (("published", -0.5, half - 0.5), ("honest", half - 0.5, len(labels) - 0.5)):
+        place = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "top"}
+        axes.text(0.98, low + 0.15, f"{form} form", fontsize=8, **place)
         for (name, found), style in zip(results["yardsticks"][form].items(), (":", "--", "-"), strict=True):
             label = name if form == "published" else None
             axes.plot([found["rmse"]] * 2, [low, high], style, color="0.5", linewidth=1, label=label)
