@@ -8,6 +8,7 @@ The hotel's weeks are read from the data folder; ``--quick`` does without them.
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,16 +68,20 @@ def ranges(place: Place, network: str, seed: int, check: bool, training: dict[st
             growth.append(float(np.abs(value[:count]).max()))
 
     model.forward(model.standardised(data.evaluation.x), data.evaluation.lengths, record)
-    quantized = {(method, bits): quantize(model, data, BITS, cell_bits=bits, method=method)
-                 for method, bits in CALIBRATIONS}  # fmt: skip
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        quantized = {(method, bits): quantize(model, data, BITS, cell_bits=bits, method=method)
+                     for method, bits in CALIBRATIONS}  # fmt: skip
+        blame = alone(model, data, BITS) if network == "ReLU" else None
     bounds = {bound.state: bound.bound if np.isfinite(bound.bound) else None for bound in state_bounds(model)}
     return {
         "float": measured(model, data)[1],
         "growth": growth,
         "bounds": bounds,
         "warnings": describe(model)["warnings"],
+        "told": list(dict.fromkeys(str(warning.message) for warning in told)),
         "calibrations": [measured(quantized[chosen], data)[1] for chosen in CALIBRATIONS],
-        "alone": alone(model, data, BITS) if network == "ReLU" else None,
+        "alone": blame,
         **fixed_point(quantized[CALIBRATIONS[-1]], data, check=check),
     }
 
@@ -200,6 +205,8 @@ def ranges_told(results: dict[str, Any]) -> list[str]:
         told += [with_least(column(each, method)) for method in ("max", "mse")]
         blame.append([words, *told])
     warning = relu[0]["warnings"][-1]
+    told = [sentence for r in relu for sentence in r.get("told", ())]
+    quantizing = f' and `hwrnn quantize` warns "{told[0]}"' if told else ""
     methods = [f"{BITS} bits everywhere, {method}" for method, bits in CALIBRATIONS if bits == BITS]
     return [
         "### In fixed point",
@@ -226,9 +233,9 @@ def ranges_told(results: dict[str, Any]) -> list[str]:
         paragraph(f"""It is range that is missing, not bits as such: a state that reaches hundreds on the longest
         utterances leaves coarse steps for all the others. By `max` nothing that was seen saturates, and what falls
         is resolution; `mse` gives up some range for it; `loss` asks the task. What the tool does about it: `hwrnn
-        inspect` says "{warning}."; the cell state gets four bits more than the rest; ranges are searched by the
-        task's loss; and the clipped forms keep their accuracy with every calibration, and with a clip on the cell
-        state the bounds of both states are proved."""),
+        inspect` says "{warning}."{quantizing}; the cell state gets four bits more than the rest; ranges are
+        searched by the task's loss; and the clipped forms keep their accuracy with every calibration, and with a
+        clip on the cell state the bounds of both states are proved."""),
     ]
 
 

@@ -160,6 +160,7 @@ def test_relu_or_tanh_runs_without_the_hotel(tmp_path, monkeypatch, capsys):
     assert relu["hardware"]["sequences"] == clipped["hardware"]["sequences"] == 370
     assert relu["bounds"] == {"h": None, "c": None} and clipped["bounds"]["h"] == 1
     assert any("can grow without end" in sentence for sentence in relu["warnings"])
+    assert relu["told"] and not clipped["told"], "quantize warns of what it cannot hold"
 
 
 @pytest.mark.slow
