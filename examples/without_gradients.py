@@ -147,15 +147,15 @@ def write(results: dict[str, Any]) -> Section:
         markdown(head, table),
         "What it is good for: there is no gradient to pass through rounding and saturation, so nothing is assumed about"
         " them; the objective may be anything that can be computed from predictions (the accuracy itself is one row);"
-        " and it repairs what rounding broke, starting from a trained network. What it costs: evaluations, and their"
-        f" number grows with the weights, here {weights}.",
+        " and the start may be a network that gradients trained. What it costs: evaluations, and their number"
+        f" grows with the weights, here {weights}.",
     ]
     limits = (
         "One small data set and networks of a few hundred weights; gradients scale to networks where this search does"
         " not. The options of the search are its defaults and never saw the test part; how long and how fast gradients"
         " fine-tune was chosen in their favour, by the test accuracy of the LSTM at 4 bits."
     )
-    caption = "The training loss of the best network against networks judged, every seed, and what gradients reach"
+    caption = "Training loss of a generation's best against networks judged, seeds and their mean; dashed: by gradients"
     return Section(
         "An LSTM without gradients",
         "How far does a genetic algorithm on the integer weights get, against gradient training with quantization?",
@@ -174,15 +174,18 @@ def draw(results: dict[str, Any], figure: Any) -> None:
                 if (row["network"], row["bits"]) != (network, b):
                     continue
                 if row["method"] == GRADIENTS:
-                    axes.axhline(_mean(row, "loss"), color=f"C{k}", linestyle="--", label=f"{network}, gradients")
+                    label = f"{network}, gradients (without noise)"
+                    axes.axhline(_mean(row, "loss"), color=f"C{k}", linestyle="--", label=label)
                 elif row["method"] == EVOLVED:
-                    for n, result in enumerate(row["results"]):
-                        at, loss = np.array(result["curve"]).T
-                        axes.plot(at, loss, color=f"C{k}", alpha=0.5, label=None if n else f"{network}, evolution")
-        axes.set(title=f"{b} bits", xlabel="networks judged", yscale="log")
+                    curves = np.array([result["curve"] for result in row["results"]])  # (seeds, generations, 2)
+                    judged = curves[0, :, 0] / 1e3
+                    axes.plot(judged, curves[:, :, 1].T, color=f"C{k}", alpha=0.2, linewidth=0.7)
+                    label = f"{network}, best of a generation (with noise)"
+                    axes.plot(judged, curves[:, :, 1].mean(0), color=f"C{k}", label=label)
+        axes.set(title=f"{b} bits", xlabel="thousand networks judged", yscale="log")
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("loss on training data (nats)")
-    figure.axes[0].legend(fontsize="small")
+    figure.axes[-1].legend(fontsize="x-small")
 
 
 STUDY = Study("without_gradients", measure, write, draw)
