@@ -249,7 +249,7 @@ def test_carriers_end_where_they_are_no_longer_exact():
 
 
 def test_a_smooth_function_without_an_operator_is_refused():
-    unknown = dataclasses.replace(NONLINEARITIES["tanh"], name="softsign")
+    unknown = dataclasses.replace(NONLINEARITIES["tanh"], name="softsign", stands_for="softsign")
     with pytest.raises(UsageError, match="Smooth nonlinearity must be one of sigmoid, tanh, not 'softsign'"):
         FloatNode(Graph(), Wire("x", BOOL)).apply(unknown)
 
