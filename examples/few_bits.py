@@ -128,7 +128,7 @@ def write(results: dict[str, Any]) -> Section:
         "Few bits", "What do 16 to 2 bits cost, after training and with quantization-aware training?", _answer(results),
         body,
         "Two data sets of speech, each some hundred test items, and networks of 32 units: others may need more bits."
-        " Recipes were chosen for the GRU. Differences below half a point are within the spread of seeds.",
+        " Recipes were chosen for the GRU. Compare differences with the deviations beside them: many are smaller.",
         "Accuracy against bits, after training and with quantization-aware training", _simulated(),
     )  # fmt: skip
 

@@ -118,7 +118,8 @@ def write(results: dict[str, Any]) -> Section:
         "RNN, LSTM, GRU, LiGRU and minGRU at the same cost",
         "Which cell gives the most accuracy for its multiplications, and for its bits?", _answer(results), body,
         "One recipe for all cells, chosen with the GRU, so another cell may be better with its own. Both data sets are"
-        " short sequences of speech features; tasks that ask for a long memory would order the cells otherwise.",
+        " short sequences of speech features; tasks that ask for a long memory may order the cells otherwise. Means are"
+        " ranked: where two differ by less than the deviations beside them, five seeds do not tell which is better.",
         "Accuracy against multiplications a step and against bits of weights",
         "of every row the network of seed 0 at 8 bits",
     )  # fmt: skip
