@@ -158,9 +158,11 @@ def _best(results: dict[str, Any], bits: list[int]) -> str:
     }
     better = [f"{case} (by {gain:.1f} points)" for case, gain in gains.items() if gain > ITEM]
     if not better:
+        case = max(gains, key=lambda name: gains[name])
+        told = f"the most is {gains[case]:.2f} points, {case}" if gains[case] > 0 else "nor by less"
         return (
             f"In none of the {len(gains)} cases is the largest value better than the least loss by more than one test"
-            f" item ({ITEM:.1f} points)."
+            f" item ({ITEM:.1f} points; {told})."
         )
     return (
         f"In {len(better)} of the {len(gains)} cases the largest value is better than the least loss by more than one"
