@@ -162,7 +162,7 @@ def measure(run: Run) -> dict[str, Any]:
         return {"networks": networks, "linear": None, "rounded": None}
     glass = {"data": GLASS, "model": GRU | {"hidden": 16}, "training": recipe(GLASS)}
     rounded = run.each(rounded_input, [glass | {"bits": 8, "seed": seed} for seed in run.seeds])
-    longer = dict(glass["training"]) | {"epochs": recipe(GLASS)["epochs"] + QAT[GLASS]["finetune"]}
+    longer = recipe(GLASS) | {"epochs": recipe(GLASS)["epochs"] + QAT[GLASS]["finetune"]}
     plain = glass | {"training": longer, "form": None, "states": False, "check": False}
     as_long = run.each(work, [plain | {"seed": seed} for seed in run.seeds])
     rounded_long = run.each(rounded_input, [glass | {"training": longer, "bits": 8, "seed": s} for s in run.seeds])

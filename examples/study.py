@@ -16,6 +16,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the products are too small
 import argparse
 import hashlib
 import inspect
+import io
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -279,8 +280,12 @@ def _draw(study: Study, results: dict[str, Any], path: Path) -> None:
     assert study.draw is not None
     figure = require("matplotlib.figure", "plot").Figure(figsize=study.size, layout="constrained")
     study.draw(results, figure)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=90, format="png")
+    # Pictures are part of the repository: a palette makes them a third as large. Pillow comes with matplotlib.
+    picture = require("PIL.Image", "plot").open(drawn).convert("RGB").quantize(128)
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=90, format="png", metadata={"Software": None})
+        picture.save(temporary, format="png", optimize=True)
 
 
 @cache
