@@ -155,7 +155,7 @@ def write(results: dict[str, Any]) -> Section:
         " not. The options of the search are its defaults and never saw the test part; how long and how fast gradients"
         " fine-tune was chosen in their favour, by the test accuracy of the LSTM at 4 bits."
     )
-    caption = "Training loss of a generation's best against networks judged, seeds and their mean; dashed: by gradients"
+    caption = "Training loss of five generations' best against networks judged, seeds and their mean; dashed: gradients"
     return Section(
         "An LSTM without gradients",
         "How far does a genetic algorithm on the integer weights get, against gradient training with quantization?",
@@ -178,8 +178,11 @@ def draw(results: dict[str, Any], figure: Any) -> None:
                     axes.axhline(_mean(row, "loss"), color=f"C{k}", linestyle="--", label=label)
                 elif row["method"] == EVOLVED:
                     curves = np.array([result["curve"] for result in row["results"]])  # (seeds, generations, 2)
+                    near = min(5, curves.shape[1])  # generations to a point: each has other noise
+                    curves = curves[:, : curves.shape[1] // near * near].reshape(len(curves), -1, near, 2).mean(2)
                     judged = curves[0, :, 0] / 1e3
-                    axes.plot(judged, curves[:, :, 1].T, color=f"C{k}", alpha=0.2, linewidth=0.7)
+                    ends = curves[:, :, 1].min(0), curves[:, :, 1].max(0)
+                    axes.fill_between(judged, *ends, color=f"C{k}", alpha=0.2, linewidth=0)
                     label = f"{network}, best of a generation (with noise)"
                     axes.plot(judged, curves[:, :, 1].mean(0), color=f"C{k}", label=label)
         axes.set(title=f"{b} bits", xlabel="thousand networks judged", yscale="log")
