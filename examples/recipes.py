@@ -24,7 +24,7 @@ QAT: dict[str, dict[str, Any]] = {
     "japanese-vowels": {"finetune": 40},
     "spoken-digits": {"finetune": 20},
     "arterial-pressure": {"finetune": 100, "rate": 0.01},
-    "mackey-glass": {"finetune": 400, "rate": 0.02},
+    "mackey-glass": {"finetune": 800, "rate": 0.02},
 }
 """Options of ``hwrnn.quantize`` for quantization-aware training, by the data set's name."""
 
