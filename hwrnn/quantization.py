@@ -244,6 +244,8 @@ def quantize(
         raise UsageError(f"Options of training must come with fine-tuning epochs, not without: {names}")
     if within is not None and (formats_of is not None or method != METHODS[0]):
         raise UsageError("Points to stay within must come with the search by loss, and not with another's formats")
+    if prove_states and formats_of is not None:
+        raise UsageError("Proved states must be left out where another model gives the formats")
     if search_every and (formats_of is not None or not finetune):
         raise UsageError("Epochs between searches must come with fine-tuning epochs, and not with another's formats")
     from hwrnn.likeness import formats_for, saturated
@@ -280,8 +282,6 @@ def quantize(
     if formats_of is not None:
         facts["saturated_weights"] = saturated(model, formats)
     if prove_states:
-        if formats_of is not None:
-            raise UsageError("Proved states must be left out where another model gives the formats")
         from hwrnn.stability import freeze_proved
 
         result = freeze_proved(model, formats, widths, seen)
