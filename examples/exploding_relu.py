@@ -17,8 +17,8 @@ from hwrnn.data import Split
 from hwrnn.errors import Diverged
 from hwrnn.golden import golden
 from hwrnn.model import Model
+from hwrnn.stability import lengthened, state_bounds
 from hwrnn.stability import measure as reached
-from hwrnn.stability import repeated, state_bounds
 from study import Place, Run, Section, Study, fixed_point, main, trained
 from study_page import checked, markdown, paragraph, spread
 
@@ -53,7 +53,7 @@ def work(place: Place, row: str, seed: int, check: bool, training: dict[str, Any
     except Diverged:
         return {"diverged": True}
     data = place.dataset(DATA)
-    long = repeated(data.evaluation, LONGER * data.evaluation.x.shape[1])
+    long = lengthened(data.evaluation, LONGER * data.evaluation.x.shape[1])
     integers = quantize(model, data, BITS)
     result = golden(integers, integers.quantize_input(long.x), long.lengths)
     form, proved = integers.layers[0].formats.values["h"], state_bounds(integers)[0].bound

@@ -23,8 +23,17 @@ if TYPE_CHECKING:
     from hwrnn.data import Split
 
 __all__ = [
-    "REACH", "Measured", "StateBound", "freeze_proved", "layer_ranges", "matrix_of", "measure", "repeated", "spectrum",
-    "state_bounds", "with_proved_states",
+    "REACH",
+    "Measured",
+    "StateBound",
+    "freeze_proved",
+    "layer_ranges",
+    "lengthened",
+    "matrix_of",
+    "measure",
+    "spectrum",
+    "state_bounds",
+    "with_proved_states",
 ]  # fmt: skip
 
 _WIDEST = 64  # bits of a state
@@ -202,7 +211,7 @@ def measure(model: Model | QuantizedModel, split: Split, steps: int | None = Non
     """
     batch = as_integer("Batch", batch, 1)
     if steps is not None:
-        split = repeated(split, as_integer("Steps", steps, 1))
+        split = lengthened(split, as_integer("Steps", steps, 1))
     x, lengths = check_input(split.x, split.lengths, model.inputs)
     states: dict[str, float] = {}
 
@@ -230,7 +239,7 @@ def measure(model: Model | QuantizedModel, split: Split, steps: int | None = Non
     return Measured(int(lengths.max()), dict(sorted(states.items())), gradient)
 
 
-def repeated(split: Split, steps: int) -> Split:
+def lengthened(split: Split, steps: int) -> Split:
     """Every sequence (and its targets, where each step has one) over again until it has ``steps`` steps."""
     at = np.arange(steps)[None] % np.asarray(split.lengths)[:, None]
     rows = np.arange(len(split.x))[:, None]

@@ -1,7 +1,7 @@
 """Exchanging a network's nonlinearities, for cheap ones or for those that hardware computes, and what that costs.
 
-A network is trained for the functions that it has. Others of nearly the same shape may cost nothing or everything: of a
-smooth GRU on GunPoint, hard functions leave 63 of 97 %, PLAN all. So the loss is measured on data and told.
+A network is trained for the functions that it has. Others of nearly the same shape may cost nothing or a quarter of the
+accuracy (docs/decisions/021). So the loss is measured on data and told.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_golden import ALL, quantized
+from test_golden import ALL, extremes, quantized
 
 from hwrnn import c_golden
 from hwrnn.activations import NONLINEARITIES, nonlinearity
@@ -99,11 +99,7 @@ def test_clipped_cell_state():
 @needs_compiler
 def test_extreme_inputs():
     for cell in CELLS:
-        q, raw, lengths = quantized(cell, 8, count=4)
-        form = q.input_format
-        raw[0], raw[1], raw[2] = form.lo, form.hi, 0
-        raw[3] = np.where(np.arange(raw[3].size).reshape(raw[3].shape) % 2, form.lo, form.hi)
-        check(q, raw, lengths)
+        check(*extremes(cell))
 
 
 @needs_compiler

@@ -156,13 +156,18 @@ def test_unusual_gates_work_end_to_end(cell, gate, activation):
     assert_equal_oracle(q, raw, lengths)
 
 
+def extremes(cell):
+    """A network with the lowest, the highest, no and alternating inputs."""
+    q, raw, lengths = quantized(cell, 8, count=4)
+    form = q.input_format
+    raw[0], raw[1], raw[2] = form.lo, form.hi, 0
+    raw[3] = np.where(np.arange(raw[3].size).reshape(raw[3].shape) % 2, form.lo, form.hi)
+    return q, raw, lengths
+
+
 def test_extreme_inputs():
     for cell in CELLS:
-        q, raw, lengths = quantized(cell, 8, count=4)
-        form = q.input_format
-        raw[0], raw[1], raw[2] = form.lo, form.hi, 0
-        raw[3] = np.where(np.arange(raw[3].size).reshape(raw[3].shape) % 2, form.lo, form.hi)
-        assert_equal_oracle(q, raw, lengths)
+        assert_equal_oracle(*extremes(cell))
 
 
 @pytest.mark.parametrize("every_step", [False, True])

@@ -10,7 +10,7 @@ from hwrnn.data import Dataset, Split
 from hwrnn.errors import UsageError
 from hwrnn.model import Model, build_model
 from hwrnn.quantization import quantize
-from hwrnn.stability import measure, repeated
+from hwrnn.stability import lengthened, measure
 from hwrnn.training import finetune, train
 from hwrnn.training.network import Network
 from hwrnn.training.spectral import SpectralBound, clipped_norm
@@ -186,12 +186,12 @@ def test_integers_are_measured_as_golden_has_them():
 
 def test_sequences_repeat_from_their_start_with_their_targets():
     split = Split(np.arange(6.0).reshape(2, 3, 1), np.array([[0, 1, 2], [3, 4, 5]]), np.array([3, 2]))
-    longer = repeated(split, 5)
+    longer = lengthened(split, 5)
     assert longer.x[:, :, 0].tolist() == [[0, 1, 2, 0, 1], [3, 4, 3, 4, 3]]
     assert longer.y.tolist() == [[0, 1, 2, 0, 1], [3, 4, 3, 4, 3]]
     assert longer.lengths.tolist() == [5, 5]
     single = Split(split.x, np.array([1, 0]), split.lengths)
-    assert repeated(single, 4).y.tolist() == [1, 0]
+    assert lengthened(single, 4).y.tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("options", [{"steps": 0}, {"batch": 0}, {"steps": 2.5}])

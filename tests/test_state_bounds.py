@@ -24,9 +24,9 @@ from hwrnn.onnx_io import load, save
 from hwrnn.quantization import QuantizedModel, quantize
 from hwrnn.stability import (
     layer_ranges,
+    lengthened,
     matrix_of,
     measure,
-    repeated,
     spectrum,
     state_bounds,
     with_proved_states,
@@ -260,7 +260,7 @@ def test_quantization_proves_states_and_keeps_the_norm_that_training_kept(finetu
     assert found == {"layer": 0, "state": "h", **{k: found[k] for k in ("bound", "norm", "proof")}}
     form = proved.layers[0].formats.values["h"]
     assert form.frac == loose.layers[0].formats.values["h"].frac and found["bound"] <= form.max
-    assert measure(proved, repeated(data.train, 60)).states["0.h"] <= found["bound"]
+    assert measure(proved, lengthened(data.train, 60)).states["0.h"] <= found["bound"]
     assert proved.saturation["0.h"] == 0 and set(proved.saturation) == set(loose.saturation)
     with pytest.raises(UsageError) as refused:
         quantize(model, data, formats_of=loose, prove_states=True)

@@ -7,10 +7,12 @@ import pytest
 
 from hwrnn.activations import NONLINEARITIES, PARAMETRIC
 from hwrnn.cells import CELLS, Cell, cell_named, phase
+from hwrnn.compiler import C, compiler_available
 from hwrnn.model import Layer, Model, build_model
 from hwrnn.training.losses import LOSSES, Loss, arranged
 from hwrnn.training.network import Network
 
+NEEDS_COMPILER = pytest.mark.skipif(not compiler_available(C), reason="no C compiler")
 STEPS = 6
 LENGTHS = np.array([6, 3, 5, 1, 2])
 
@@ -176,8 +178,10 @@ def test_cells_unlike_those_of_the_catalogue(made):
         "input_mean", "input_scale", "output_mean", "output_scale"))))  # fmt: skip
 
 
-def test_what_overflows_beyond_a_sequence_does_not_reach_the_gradient():
-    network = Network(build_model(2, 3, cell="rnn", hidden=4, activation="relu", init="identity", seed=1))
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=NEEDS_COMPILER)])
+def test_what_overflows_beyond_a_sequence_does_not_reach_the_gradient(compiled):
+    model = build_model(2, 3, cell="rnn", hidden=4, activation="relu", init="identity", seed=1)
+    network = Network(model, compiled=compiled)
     index = network.layers[0].index
     network.masters[index["0.h"]] *= 8  # 8**77 is beyond float32
     network.masters[index["0.x"]] = 0.1
