@@ -11,6 +11,7 @@ import numpy as np
 from hwrnn.activations import NONLINEARITIES
 from hwrnn.cells import Cell, Dense, Phase, Values, cell_named
 from hwrnn.errors import UsageError
+from hwrnn.initialisation import initial_matrix, initialisation
 
 __all__ = ["Layer", "Model", "build_model", "check_input", "encoder_fault", "repeated", "standardised"]
 
@@ -318,7 +319,7 @@ def build_model(
         raise UsageError(f"Hidden units must be given for each of the {layers} layers, not for {len(sizes)}")
     if task not in ("classification", "regression"):
         raise UsageError(f"Task must be classification or regression, not {task!r}")
-    chosen_init = _initialisation(init)
+    chosen_init = initialisation(init)
     fault = encoder_fault(encoder, layers, every_step)
     if fault is not None:
         raise UsageError(f"Encoder must {fault}")
@@ -353,39 +354,6 @@ def _new_layer(cell: Cell, inputs: int, units: int, init: tuple[str, float], rng
             blocks = [np.full(units, cell.bias.get(gate, 0.0)) for gate in phase.gates]
         else:
             kind, factor = ("glorot", 1.0) if operand == "x" else init
-            blocks = [factor * _initial(kind, units, shape[1], rng) for _ in phase.rows(operand)]
+            blocks = [factor * initial_matrix(kind, units, shape[1], rng) for _ in phase.rows(operand)]
         parameters[name] = np.concatenate(blocks).astype(np.float32)
     return Layer(cell, inputs, units, parameters)
-
-
-#: Initialisations of a recurrent matrix and their factors where none is given.
-_FACTORS = {"orthogonal": 1.0, "identity": 1.0, "scaled": 0.9}
-
-
-def _initialisation(text: Any) -> tuple[str, float]:
-    """The kind and the factor of a text such as ``orthogonal`` or ``scaled:0.9``."""
-    if text == "glorot":
-        return "glorot", 1.0
-    kind, colon, number = str(text).partition(":")
-    try:
-        factor = float(number) if colon else _FACTORS[kind]
-        if kind in _FACTORS and 0 < factor <= 16:
-            return kind, factor
-    except (KeyError, ValueError):
-        pass
-    known = "glorot, orthogonal[:S], identity[:S] or scaled[:S] with S above 0 up to 16"
-    raise UsageError(f"Initialisation must be {known}, not {text!r}")
-
-
-def _initial(kind: str, rows: int, columns: int, rng: np.random.Generator) -> np.ndarray:
-    if kind == "identity":
-        return np.eye(rows, columns)
-    if kind == "orthogonal":
-        q, r = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
-        q = q * np.sign(np.diag(r))
-        return q if rows >= columns else q.T
-    if kind == "scaled":
-        gaussian = rng.standard_normal((rows, columns))
-        return gaussian / float(np.linalg.norm(gaussian, 2))
-    limit = np.sqrt(6.0 / (rows + columns))
-    return rng.uniform(-limit, limit, (rows, columns))
