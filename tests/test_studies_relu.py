@@ -21,7 +21,7 @@ from hwrnn.compiler import CPP, compiler_available  # noqa: E402
 from hwrnn.data import Split, load_dataset  # noqa: E402
 from hwrnn.fixed import Format  # noqa: E402
 from hwrnn.model import build_model  # noqa: E402
-from hwrnn.stability import measure, repeated  # noqa: E402
+from hwrnn.stability import lengthened, measure  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_growth_ends_where_the_largest_state_is():
     x = data.test.x[:70].copy()  # more than run side by side
     x[-1] *= 10  # the last of them goes the farthest
     some = Split(x, data.test.y[:70], data.test.lengths[:70])
-    h = exploding_relu.growth(model, repeated(some, 60))
+    h = exploding_relu.growth(model, lengthened(some, 60))
     assert len(h) == 60
     for steps in (1, 29, 60):
         assert max(h[:steps]) == measure(model, some, steps).states["0.h"]
