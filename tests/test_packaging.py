@@ -18,6 +18,7 @@ PACKAGES = {
     "hwrnn/commands": ROOT / "hwrnn/commands",
     "hwrnn/training": ROOT / "hwrnn/training",
     "hwrnn/datasets": ROOT / "hwrnn/datasets",
+    "hwrnn/importing": ROOT / "hwrnn/importing",
     "hwrnn/rtl": ROOT / "rtl",
     "hwrnn/sim": ROOT / "sim",
 }
