@@ -2,22 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
 from hwrnn.activations import NONLINEARITIES
 from hwrnn.cells import Cell, Dense, Phase, Values, cell_named
+from hwrnn.directions import (
+    checked_initial,
+    encoder_fault,
+    flipped,
+    groups_of,
+    last_recurrent,
+    layers_fault,
+    with_finals,
+)
 from hwrnn.errors import UsageError
 from hwrnn.initialisation import initial_matrix, initialisation
 
-__all__ = ["Layer", "Model", "build_model", "check_input", "encoder_fault", "repeated", "standardised"]
+__all__ = [
+    "Layer",
+    "LayerRun",
+    "Model",
+    "build_model",
+    "check_input",
+    "encoder_fault",
+    "flipped",
+    "repeated",
+    "standardised",
+]
 
 #: Called with a value's name and its array (N, units) of one time step, for the first ``n`` sequences still
 #: running.
 Recorder = Callable[[str, np.ndarray, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerRun:
+    """What a layer computed.
+
+    Attributes:
+        steps: the output at every step, (N, T, units), zero beyond a sequence's length. A reverse layer's stands at the
+            steps that it read.
+        final: each state after the last step that the layer ran (step 0 of a reverse one), (N, units) by name.
+    """
+
+    steps: np.ndarray
+    final: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +65,18 @@ class Layer:
         parameters: ``"K.NAME"`` for phase K: the matrix of operand NAME, shape (rows * units, size of the
             operand), rows in the order of ``phase.rows(NAME)``, gate by gate; and ``"K.b"``, the biases,
             shape (gates * units,).
+        initial: float32 (units,) by state: where a sequence starts; a state that is not named starts at zero.
+        reverse: whether it runs from each sequence's last step to its first.
+        beside: whether it reads what the layer before it reads, and its output stands behind that one's.
     """
 
     cell: Cell
     inputs: int
     units: int
     parameters: dict[str, np.ndarray]
+    initial: Mapping[str, np.ndarray] = field(default_factory=dict, kw_only=True)
+    reverse: bool = field(default=False, kw_only=True)
+    beside: bool = field(default=False, kw_only=True)
 
     def size_of(self, operand: str) -> int:
         """The length of an operand vector."""
@@ -82,20 +122,52 @@ class Layer:
 
         ``record`` sees every stored value and, as ``a.GATE``, every pre-activation.
         """
+        return self.run(x, lengths, record=record).steps
+
+    def run(
+        self,
+        x: np.ndarray,
+        lengths: np.ndarray,
+        initial: Mapping[str, np.ndarray] | None = None,
+        record: Recorder | None = None,
+    ) -> LayerRun:
+        """Outputs and last states for inputs (N, T, inputs) of given lengths.
+
+        ``initial`` holds (N, units) by state, over the layer's constants; ``record`` sees values as in :meth:`forward`.
+        """
+        if not self.cell.states:
+            valid = np.arange(x.shape[1]) < lengths[:, None]
+            spread = np.zeros((*x.shape[:2], self.units), x.dtype)
+            spread[valid] = getattr(self.step(x[valid], {}, record), self.cell.output)
+            return LayerRun(spread, {})
+        x = flipped(x, lengths) if self.reverse else x
         order = np.argsort(-lengths, kind="stable")
         running = [int((lengths > t).sum()) for t in range(x.shape[1])]
         x = x[order]
-        state = {name: np.zeros((len(x), self.units), x.dtype) for name in self.cell.states}
+        state = {name: self._start(name, initial or {}, x.dtype, order) for name in self.cell.states}
+        last = {name: value.copy() for name, value in state.items()}
         out = np.zeros((*x.shape[:2], self.units), x.dtype)
         for t, n in enumerate(running):
             if n == 0:
                 break
             s = self.step(x[:n, t], {name: v[:n] for name, v in state.items()}, record)
             state = {name: getattr(s, name) for name in self.cell.states}
+            for name, value in state.items():
+                last[name][:n] = value
             out[:n, t] = getattr(s, self.cell.output)
         result = np.empty_like(out)
         result[order] = out
-        return result
+        final = {name: np.empty_like(value) for name, value in last.items()}
+        for name, value in last.items():
+            final[name][order] = value
+        return LayerRun(flipped(result, lengths) if self.reverse else result, final)
+
+    def _start(self, name: str, given: Mapping[str, np.ndarray], kind: Any, order: np.ndarray) -> np.ndarray:
+        """A state before the first step, (N, units)."""
+        if name in given:
+            return np.asarray(given[name], kind)[order]
+        constant = np.asarray(self.initial.get(name, 0), kind)
+        return np.broadcast_to(constant, (len(order), self.units)).copy()
 
     def step(self, x: np.ndarray, state: dict[str, np.ndarray], record: Recorder | None = None) -> Values:
         """One time step on float arrays: ``x`` (n, inputs), states (n, units)."""
@@ -132,13 +204,33 @@ class Sized(Protocol):
         """Length of an output vector."""
         ...
 
+    @property
+    def cell(self) -> Cell:
+        """What it computes."""
+        ...
+
+    @property
+    def initial(self) -> Mapping[str, np.ndarray]:
+        """Where its states start, if not at zero."""
+        ...
+
+    @property
+    def reverse(self) -> bool:
+        """Whether it runs from the last step to the first."""
+        ...
+
+    @property
+    def beside(self) -> bool:
+        """Whether it reads what the layer before it reads."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Stack(Generic[L]):
     """What float and integer networks share.
 
     Attributes:
-        layers: recurrent layers, from the input on.
+        layers: recurrent and dense layers, from the input on.
         head: a dense layer behind the last one, or None (then the output is the last layer's state).
         every_step: whether there is an output at every step, or only for the last of a sequence.
         task: ``classification`` or ``regression``.
@@ -147,6 +239,12 @@ class Stack(Generic[L]):
         encoder: how many of the layers encode. What the last of them gives at a sequence's last step, the code, is then
             the input of the next layer at every step of the sequence (Cho et al. 2014; as an autoencoder, Srivastava
             et al. 2015). 0: every layer reads each step of the one before.
+        final_state: where there is one output for a sequence, whether it comes of each layer's own last state instead
+            of the output at the sequence's last step; they differ for reverse layers only, so it is False without one
+            in the last recurrent group.
+
+    Raises:
+        UsageError: layers that do not fit together.
     """
 
     layers: tuple[L, ...]
@@ -158,6 +256,28 @@ class Stack(Generic[L]):
     output_mean: np.ndarray
     output_scale: np.ndarray
     encoder: int = field(default=0, kw_only=True)
+    final_state: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        fault = layers_fault(self.layers, self.head, self.every_step, self.encoder, self.final_state)
+        if fault is not None:
+            raise UsageError(fault)
+        if self.final_state and not any(self.layers[k].reverse for k in last_recurrent(self.layers)):
+            object.__setattr__(self, "final_state", False)
+
+    @cached_property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """The indices of the layers that stand side by side, from the input on."""
+        return groups_of(self.layers)
+
+    def sources(self, layer: int) -> tuple[int, ...]:
+        """The layers whose outputs, side by side, a layer of the stack reads; none for those that read the input."""
+        before: tuple[int, ...] = ()
+        for group in self.groups:
+            if layer in group:
+                return before
+            before = group
+        return before
 
     @property
     def stack(self) -> tuple[L, ...]:
@@ -172,7 +292,7 @@ class Stack(Generic[L]):
     @property
     def outputs(self) -> int:
         """Length of an output vector."""
-        return self.stack[-1].units
+        return sum(self.layers[k].units for k in self.groups[-1]) if self.head is None else self.head.units
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,32 +305,39 @@ class Model(Stack[Layer]):
         """Inputs (N, T, inputs) as the first layer sees them, float32 as the hardware's host computes them."""
         return standardised(x, self.input_mean, self.input_scale)
 
-    def predict(self, x: Any, lengths: Any = None) -> np.ndarray:
+    def predict(
+        self, x: Any, lengths: Any = None, initial: Mapping[int, Mapping[str, Any]] | None = None
+    ) -> np.ndarray:
         """Scores or values, (N, outputs) or with ``every_step`` (N, T, outputs), for float ``x`` (N, T, inputs).
+
+        Args:
+            initial: states (N, units) by layer and state, over the layers' constants.
 
         Raises:
             UsageError: a wrong shape, NaN or infinite values, or lengths outside 1..T.
         """
         x, lengths = check_input(x, lengths, self.inputs)
-        return self.forward(self.standardised(x), lengths) * self.output_scale + self.output_mean
+        given = checked_initial(self.layers, initial, len(x))
+        return self.forward(self.standardised(x), lengths, initial=given) * self.output_scale + self.output_mean
+
+    def run_layers(
+        self, x: Any, lengths: Any = None, initial: Mapping[int, Mapping[str, Any]] | None = None
+    ) -> list[LayerRun]:
+        """What every one of ``layers`` computes; arguments and errors are those of :meth:`predict`."""
+        x, lengths = check_input(x, lengths, self.inputs)
+        runs: list[LayerRun] = []
+        self._behind_layers(self.standardised(x), lengths, None, checked_initial(self.layers, initial, len(x)), runs)
+        return runs
 
     def forward(
         self,
         x: np.ndarray,
         lengths: np.ndarray,
         record: Callable[[int, str, np.ndarray, int], None] | None = None,
+        initial: Mapping[int, Mapping[str, np.ndarray]] | None = None,
     ) -> np.ndarray:
         """The raw outputs for standardised inputs; ``record`` also gets each layer's index, first of all."""
-        for k, layer in enumerate(self.layers):
-            if record is None:
-                x = layer.forward(x, lengths)
-            else:
-                x = layer.forward(x, lengths, lambda *value, k=k: record(k, *value))
-            if k + 1 == self.encoder:
-                x = repeated(x, lengths)
-                if record is not None:
-                    code = np.repeat(x[:, 0], lengths, axis=0)
-                    record(k + 1, "x", code, len(code))
+        x = self._behind_layers(x, lengths, record, initial or {}, None)
         if not self.every_step:
             x = x[np.arange(len(x)), lengths - 1]
         if self.head is not None:
@@ -219,22 +346,38 @@ class Model(Stack[Layer]):
             x = self.head.step(flat, {}, seen).y.reshape(*x.shape[:-1], self.head.units)
         return x
 
+    def _behind_layers(
+        self,
+        x: np.ndarray,
+        lengths: np.ndarray,
+        record: Callable[[int, str, np.ndarray, int], None] | None,
+        initial: Mapping[int, Mapping[str, np.ndarray]],
+        runs: list[LayerRun] | None,
+    ) -> np.ndarray:
+        """What the head reads, (N, T, units); ``runs`` collects what the layers compute."""
+        for group in self.groups:
+            found = []
+            for k in group:
+                seen = None if record is None else lambda *value, k=k: record(k, *value)
+                found.append(self.layers[k].run(x, lengths, initial.get(k), seen))
+            if runs is not None:
+                runs += found
+            x = found[0].steps if len(found) == 1 else np.concatenate([run.steps for run in found], axis=2)
+            if self.final_state and group == last_recurrent(self.layers):
+                x = with_finals(x, [self.layers[k] for k in group], lengths)
+            if group[-1] + 1 == self.encoder:
+                x = repeated(x, lengths)
+                if record is not None:
+                    code = np.repeat(x[:, 0], lengths, axis=0)
+                    for k in self.groups[self.groups.index(group) + 1]:
+                        record(k, "x", code, len(code))
+        return x
+
 
 def repeated(vectors: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Each sequence's vector at its last step, at every step: (N, T, units) of vectors of that shape."""
     last = vectors[np.arange(len(vectors)), lengths - 1]
     return np.broadcast_to(last[:, None], vectors.shape)
-
-
-def encoder_fault(encoder: int, layers: int, every_step: bool) -> str | None:
-    """What is wrong with so many encoding layers, as the end of a sentence that begins "Encoder must ..."."""
-    if not isinstance(encoder, (int, np.integer)) or isinstance(encoder, bool) or encoder < 0:
-        return f"be a whole number of at least 0, not {encoder!r}"
-    if encoder >= layers and encoder:
-        return f"leave a layer that decodes, so be less than the {layers} layers, not {encoder}: add a layer"
-    if encoder and not every_step:
-        return f"be 0 for a network with one output for a sequence, not {encoder}: a decoder gives one at every step"
-    return None
 
 
 def standardised(x: Any, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -282,6 +425,7 @@ def build_model(
     init: str = "orthogonal",
     seed: int = 0,
     encoder: int = 0,
+    bidirectional: bool = False,
 ) -> Model:
     """A new network with initialised parameters.
 
@@ -302,6 +446,8 @@ def build_model(
             matrices are always Glorot's.
         seed: of the random generator.
         encoder: how many of the layers encode, see :class:`Stack`; needs ``every_step``.
+        bidirectional: whether each layer is a pair, one forward and one in reverse beside it, of ``hidden`` units each.
+            An output for a whole sequence then comes of both ones' last states. Counts of layers are counts of pairs.
 
     Raises:
         UsageError: an argument outside its range, or an unknown name.
@@ -319,6 +465,8 @@ def build_model(
         raise UsageError(f"Hidden units must be given for each of the {layers} layers, not for {len(sizes)}")
     if task not in ("classification", "regression"):
         raise UsageError(f"Task must be classification or regression, not {task!r}")
+    if not isinstance(bidirectional, bool):
+        raise UsageError(f"Bidirectional must be True or False, not {bidirectional!r}")
     chosen_init = initialisation(init)
     fault = encoder_fault(encoder, layers, every_step)
     if fault is not None:
@@ -330,15 +478,17 @@ def build_model(
     rng = np.random.default_rng(seed)
     stack, width = [], inputs
     for units in sizes:
-        stack.append(_new_layer(chosen, width, units, chosen_init, rng))
-        width = units
+        for reverse in (False, True)[: 1 + bidirectional]:
+            made = _new_layer(chosen, width, units, chosen_init, rng)
+            stack.append(replace(made, reverse=reverse, beside=reverse))
+        width = units * (1 + bidirectional)
     head = None if outputs is None else _new_layer(_DENSE, width, outputs, ("glorot", 1.0), rng)
     last = width if outputs is None else outputs
     one, zero = np.ones, np.zeros
     return Model(
         tuple(stack), head, every_step, task,
         zero(inputs, np.float32), one(inputs, np.float32), zero(last, np.float32), one(last, np.float32),
-        encoder=int(encoder),
+        encoder=int(encoder) * (1 + bidirectional), final_state=bidirectional and not every_step,
     )  # fmt: skip
 
 

@@ -50,6 +50,8 @@ class QuantizedLayer:
         weights: int64 arrays (units, size of the operand) by ``(gate, operand)``.
         biases: int64 arrays (units,) by gate, at the accumulator's fraction.
         formats: of every value.
+        initial: raw int64 (units,) by state, in its format: where a sequence starts; a state not named starts at zero.
+        reverse, beside: as in ``hwrnn.model.Layer``.
     """
 
     cell: Cell
@@ -58,6 +60,9 @@ class QuantizedLayer:
     weights: Mapping[tuple[str, str], np.ndarray]
     biases: Mapping[str, np.ndarray]
     formats: LayerFormats
+    initial: Mapping[str, np.ndarray] = field(default_factory=dict, kw_only=True)
+    reverse: bool = field(default=False, kw_only=True)
+    beside: bool = field(default=False, kw_only=True)
 
     def size_of(self, operand: str) -> int:
         """The length of an operand vector."""
@@ -162,12 +167,14 @@ class QuantizedModel(Stack[QuantizedLayer]):
                     parameters[f"{k}.{operand}"] = np.concatenate(blocks).astype(np.float32)
                 biases = [layer.biases[gate] * 2.0 ** -f.bias_frac[gate] for gate in phase.gates]
                 parameters[f"{k}.b"] = np.concatenate(biases).astype(np.float32)
-            stack.append(Layer(layer.cell, layer.inputs, layer.units, parameters))
+            made = Layer(layer.cell, layer.inputs, layer.units, parameters, reverse=layer.reverse, beside=layer.beside)
+            initial = {s: f.values[s].dequantize(raw).astype(np.float32) for s, raw in layer.initial.items()}
+            stack.append(replace(made, initial=initial))
         n = len(self.layers)
         return Model(
             tuple(stack[:n]), stack[n] if self.head is not None else None, self.every_step, self.task,
             self.input_mean, self.input_scale, self.output_mean, self.output_scale, dict(self.facts),
-            encoder=self.encoder,
+            encoder=self.encoder, final_state=self.final_state,
         )  # fmt: skip
 
     def predict(self, x: Any, lengths: Any = None) -> np.ndarray:
@@ -320,12 +327,14 @@ def freeze(
             for gate, frac in f.bias_frac.items()
         }
         cell = hardware_cell(layer.cell, f)
-        stack.append(QuantizedLayer(cell, layer.inputs, layer.units, weights, biases, f))
+        made = QuantizedLayer(cell, layer.inputs, layer.units, weights, biases, f, reverse=layer.reverse)
+        initial = {state: f.values[state].quantize(vector) for state, vector in layer.initial.items()}
+        stack.append(replace(made, initial=initial, beside=layer.beside))
     n = len(model.layers)
     quantized = QuantizedModel(
         tuple(stack[:n]), stack[n] if model.head is not None else None, model.every_step, model.task,
         model.input_mean, model.input_scale, model.output_mean, model.output_scale, widths, dict(model.facts),
-        encoder=model.encoder,
+        encoder=model.encoder, final_state=model.final_state,
     )  # fmt: skip
     if seen is None:
         return quantized
