@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from hwrnn.errors import UsageError
     from hwrnn.fixed import Format
     from hwrnn.forecasting import forecast
+    from hwrnn.importing.torch_modules import from_torch
     from hwrnn.model import build_model
     from hwrnn.on_board import run_on_board
     from hwrnn.onnx_io import load, save
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from hwrnn.training.evolution import evolve
 
 __all__ = [
-    "Format", "UsageError", "build_model", "evolve", "forecast", "load", "load_dataset", "quantize", "run_on_board",
+    "Format", "UsageError", "build_model", "evolve", "forecast", "from_torch", "load", "load_dataset", "quantize", "run_on_board",
     "save", "train",
 ]  # fmt: skip
 
@@ -32,6 +33,7 @@ _HOMES = {
     "build_model": "hwrnn.model",
     "evolve": "hwrnn.training.evolution",
     "forecast": "hwrnn.forecasting",
+    "from_torch": "hwrnn.importing.torch_modules",
     "load": "hwrnn.onnx_io",
     "load_dataset": "hwrnn.data",
     "quantize": "hwrnn.quantization",
