@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from hwrnn.training.evolution import evolve
 
 __all__ = [
-    "Format", "UsageError", "build_model", "evolve", "forecast", "from_torch", "load", "load_dataset", "quantize", "run_on_board",
-    "save", "train",
+    "Format", "UsageError", "build_model", "evolve", "forecast", "from_torch", "load", "load_dataset", "quantize",
+    "run_on_board", "save", "train",
 ]  # fmt: skip
 
 __version__ = "0.1.0"
