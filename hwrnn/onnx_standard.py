@@ -1,0 +1,280 @@
+"""Recurrent layers as ONNX's own RNN, GRU and LSTM operators, where these say exactly what a cell computes.
+
+A cell says it where :data:`OPERATORS` has a row for it: which gates stand in which order, and the attributes that choose
+the form. A nonlinearity says it where it is one of ONNX's activations (:func:`activation_of`), with alpha and beta always
+written. Whatever cannot be said gives its reason (:func:`unsaid`), and goes the way of a Scan.
+
+The matrices of a node are joined from the initializers of the gates (``layer0.f.h``, ...), which runtimes do once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto
+
+from hwrnn.activations import Nonlinearity, PiecewiseLinear, Smooth
+from hwrnn.model import Layer
+from hwrnn.onnx_numbers import FLOAT, INT64, Graph, Wire
+
+__all__ = ["OPERATORS", "Activation", "Operator", "Run", "activation_of", "standard", "unsaid", "unsaid_pair"]
+
+INT32 = TensorProto.INT32
+
+
+@dataclass(frozen=True)
+class Operator:
+    """How ONNX says a cell.
+
+    Attributes:
+        name: of the operator.
+        gates: for each gate of the operator in its order the names of ours that read x and that read the state.
+        functions: which of the cell's nonlinearities each of the operator's activations is.
+        attributes: what else the node says.
+        peepholes: gates with weights of the cell state, in the operator's order.
+    """
+
+    name: str
+    gates: tuple[tuple[str, str], ...]
+    functions: tuple[str, ...]
+    attributes: Mapping[str, int]
+    peepholes: tuple[str, ...] = ()
+
+
+def _same(*names: str) -> tuple[tuple[str, str], ...]:
+    return tuple((name, name) for name in names)
+
+
+_LSTM, _SPP = _same("i", "o", "f", "g"), ("sigma", "phi", "psi")
+_COUPLED = (("i", "i"), ("o", "o"), ("", ""), ("g", "g"))  # the forget gate's rows are not read
+#: Cell -> operator. The order of gates is ONNX's: i o f c of an LSTM, z r h of a GRU.
+OPERATORS: dict[str, Operator] = {
+    "rnn": Operator("RNN", _same("h"), ("phi",), {}),
+    "lstm": Operator("LSTM", _LSTM, _SPP, {}),
+    "lstm-peephole": Operator("LSTM", _LSTM, _SPP, {}, ("i", "o", "f")),
+    "lstm-coupled": Operator("LSTM", _COUPLED, _SPP, {"input_forget": 1}),
+    "lstm-peephole-coupled": Operator("LSTM", _COUPLED, _SPP, {"input_forget": 1}, ("i", "o", "")),
+    "gru": Operator("GRU", (("z", "z"), ("r", "r"), ("nx", "nh")), ("sigma", "phi"), {"linear_before_reset": 1}),
+    "gru-reset-before": Operator("GRU", _same("z", "r", "n"), ("sigma", "phi"), {"linear_before_reset": 0}),
+}
+_RECURRENT = ("h", "p")  # what the recurrent matrix multiplies: the state, or the state after the reset
+
+
+@dataclass(frozen=True)
+class Activation:
+    """One of ONNX's activation functions: its name, and alpha and beta where it has them.
+
+    Attributes:
+        clip: the bound of its input (ONNX's ``clip``) that makes it the function it stands for; None without one.
+    """
+
+    name: str
+    alpha: float | None = None
+    beta: float | None = None
+    clip: float | None = None
+
+
+def activation_of(function: Nonlinearity) -> Activation | None:
+    """A nonlinearity as ONNX's recurrent operators know it, or None where they do not."""
+    if isinstance(function, PiecewiseLinear):
+        return _line(function)
+    if isinstance(function, Smooth) and function.stands_for in ("sigmoid", "tanh"):
+        return Activation({"sigmoid": "Sigmoid", "tanh": "Tanh"}[function.stands_for])
+    return None
+
+
+def _line(function: PiecewiseLinear) -> Activation | None:
+    """A piecewise-linear function: one line, one knot at zero, or a line between two bounds."""
+    slopes, intercepts = function.slopes, function.intercepts
+    if not function.knots:
+        return Activation("Affine", float(slopes[0]), float(intercepts[0]))
+    if function.knots == (0,) and slopes[1] == 1 and intercepts == (0, 0):
+        return Activation("LeakyRelu", float(slopes[0])) if slopes[0] else Activation("Relu")
+    clipped = function.as_clip()
+    if clipped is None:
+        return None
+    slope, intercept, (low, high) = clipped
+    if (low, high) == (0, 1):
+        return Activation("HardSigmoid", float(slope), float(intercept))
+    if low is None or high is None:
+        return None
+    if (low, intercept, slope) == (0, 0, 1):
+        return Activation("Relu", clip=_exact(high))
+    if high - intercept == intercept - low > 0:
+        return Activation("Affine", float(slope), float(intercept), clip=_exact((high - intercept) / slope))
+    return None
+
+
+def _exact(bound: Fraction) -> float:
+    return float(bound)
+
+
+def unsaid(layer: Layer) -> str | None:
+    """Why ONNX's recurrent operators cannot say a layer, as the end of "because ...", or None where they can."""
+    cell = layer.cell
+    operator = OPERATORS.get(cell.name)
+    if operator is None:
+        return f"ONNX has no operator for cell {cell.name!r}"
+    if cell.clip is not None:
+        return "ONNX's operators do not clip a cell state"
+    for role in operator.functions:
+        function = _function(layer, role)
+        activation = activation_of(function)
+        if activation is None:
+            return f"ONNX has no activation for {function.name!r}"
+        if activation.clip is not None and operator.name != "RNN":
+            return f"ONNX says {function.name!r} by clipping the input, that of the gates too"
+    for gate in filter(None, operator.peepholes):
+        weights = layer.block(gate, "c")
+        if np.count_nonzero(weights) != np.count_nonzero(np.diagonal(weights)):
+            return "ONNX's peepholes are the diagonals of their matrices"
+    return None
+
+
+def unsaid_pair(forward: Layer, backward: Layer) -> bool:
+    """Whether two layers side by side are no bidirectional node."""
+    alike = type(forward.cell) is type(backward.cell) and forward.units == backward.units
+    clips = {_attributes([layer]).get("clip") for layer in (forward, backward)}
+    return forward.reverse or not backward.reverse or not alike or len(clips) > 1
+
+
+def _function(layer: Layer, role: str) -> Nonlinearity:
+    found: Any = getattr(layer.cell, role, None)
+    return layer.cell.phi if found is None else found
+
+
+def _attributes(layers: Sequence[Layer]) -> dict[str, Any]:
+    """What a node of one layer, or of two directions, says beside its inputs."""
+    operator = OPERATORS[layers[0].cell.name]
+    known = [activation_of(_function(layer, role)) for layer in layers for role in operator.functions]
+    activations = [one for one in known if one is not None]
+    found: dict[str, Any] = {
+        "hidden_size": layers[0].units,
+        "direction": "bidirectional" if len(layers) > 1 else "reverse" if layers[0].reverse else "forward",
+        "activations": [one.name for one in activations],
+        **operator.attributes,
+    }
+    for name in ("alpha", "beta"):
+        values = [getattr(one, name) for one in activations if getattr(one, name) is not None]
+        if values:
+            found[f"activation_{name}"] = values
+    clips = {one.clip for one in activations} - {None}
+    if clips:
+        found["clip"] = clips.pop()
+    return found
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a node computes of (N, T, inputs): ``steps`` (N, T, units) and, by layer and state, ``final`` (N, units)."""
+
+    steps: Wire
+    final: Sequence[Mapping[str, Wire]]
+
+
+def standard(graph: Graph, names: Sequence[str], layers: Sequence[Layer], x: Wire, lengths: Wire) -> Run:
+    """One layer, or a forward and a reverse one beside it, as one node; :func:`unsaid` must have nothing against it."""
+    operator = OPERATORS[layers[0].cell.name]
+    directions = [_Direction(graph, name, layer, operator) for name, layer in zip(names, layers, strict=True)]
+    attributes = _attributes(layers)
+    weights = [_stacked(graph, [getattr(d, kind)() for d in directions], f"{graph.scope}{kind.upper()}")
+               for kind in ("w", "r", "b")]  # fmt: skip
+    states = layers[0].cell.states
+    initial = [_initial(graph, layers, state, x) for state in states]
+    more: list[Wire | None] = [*initial]
+    if operator.peepholes:
+        more = [*initial, _stacked(graph, [d.p() for d in directions], f"{graph.scope}P")]
+    while more and more[-1] is None:
+        more.pop()
+    label = f"{graph.scope}{operator.name}"
+    first = graph.op("Transpose", x, perm=[1, 0, 2], name=f"{graph.scope}x")
+    steps, *finals = graph.ops(
+        operator.name, first, *weights, graph.cast(lengths, INT32), *more,
+        names=[f"{label}.Y", *(f"{label}.Y_{state}" for state in states)], **attributes,
+    )  # fmt: skip
+    if len(layers) == 1:
+        flat = graph.op("Squeeze", steps, graph.constant([1], INT64))
+        out = graph.op("Transpose", flat, perm=[1, 0, 2], name=f"{graph.scope}output")
+    else:
+        aside = graph.op("Transpose", steps, perm=[2, 0, 1, 3])
+        out = graph.op("Reshape", aside, graph.constant([0, 0, -1], INT64), name=f"{graph.scope}output")
+    final: list[dict[str, Wire]] = [{} for _ in layers]
+    for state, wire in zip(states, finals, strict=True):
+        for k, name in enumerate(names):
+            final[k][state] = graph.op(
+                "Gather", wire, graph.constant(k, INT64), axis=0, name=f"{name}.{state}/last"
+            )  # fmt: skip
+    return Run(out, final)
+
+
+def _stacked(graph: Graph, parts: Sequence[Wire], name: str) -> Wire:
+    """The matrices of all directions, a new first axis."""
+    apart = [graph.op("Unsqueeze", part, graph.constant([0], INT64), name=name if len(parts) == 1 else "")
+             for part in parts]  # fmt: skip
+    return apart[0] if len(apart) == 1 else graph.op("Concat", *apart, axis=0, name=name)
+
+
+def _initial(graph: Graph, layers: Sequence[Layer], state: str, x: Wire) -> Wire | None:
+    """Where a state starts, (directions, N, units); None where all start at zero."""
+    values = [np.asarray(_start(layer, state), np.float32) for layer in layers]
+    if not any(value.any() for value in values):
+        return None
+    raise NotImplementedError
+
+
+def _start(layer: Layer, state: str) -> np.ndarray:
+    given: Mapping[str, np.ndarray] = getattr(layer, "initial", {})
+    return np.broadcast_to(np.asarray(given.get(state, 0.0), np.float32), (layer.units,))
+
+
+class _Direction:
+    """The matrices of one layer in the operator's order, joined from its initializers."""
+
+    def __init__(self, graph: Graph, name: str, layer: Layer, operator: Operator) -> None:
+        self.graph, self.units, self.operator = graph, layer.units, operator
+        self.inputs = layer.inputs
+        self.blocks = {
+            (gate, operand): graph.initializer(f"{name}.{gate}.{operand}", layer.block(gate, operand))
+            for phase in layer.cell.phases for gate, reads in phase.gates.items() for operand in (*reads, "b")
+        }  # fmt: skip
+
+    def _joined(self, parts: Sequence[Wire]) -> Wire:
+        return parts[0] if len(parts) == 1 else self.graph.op("Concat", *parts, axis=0)
+
+    def _zeros(self, *shape: int) -> Wire:
+        return self.graph.constant(np.zeros(shape), FLOAT)
+
+    def w(self) -> Wire:
+        """(gates * units, inputs)."""
+        return self._joined([
+            self.blocks[gate, "x"] if gate else self._zeros(self.units, self.inputs) for gate, _ in self.operator.gates
+        ])  # fmt: skip
+
+    def r(self) -> Wire:
+        """(gates * units, units)."""
+        parts = []
+        for _, gate in self.operator.gates:
+            known = [self.blocks[gate, o] for o in _RECURRENT if (gate, o) in self.blocks]
+            parts.append(known[0] if known else self._zeros(self.units, self.units))
+        return self._joined(parts)
+
+    def b(self) -> Wire:
+        """(2 * gates * units,): ours go with x, except where the gate of the state has its own."""
+        first = [self.blocks[gate, "b"] if gate else self._zeros(self.units) for gate, _ in self.operator.gates]
+        second = [
+            self.blocks[other, "b"] if other != gate else self._zeros(self.units) for gate, other in self.operator.gates
+        ]
+        return self._joined([*first, *second])
+
+    def p(self) -> Wire:
+        """(3 * units,): diagonals, as sums of rows that hold nothing else."""
+        graph = self.graph
+        return self._joined([
+            graph.op("ReduceSum", self.blocks[gate, "c"], graph.constant([1], INT64), keepdims=0)
+            if gate else self._zeros(self.units)
+            for gate in self.operator.peepholes
+        ])  # fmt: skip
