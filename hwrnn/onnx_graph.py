@@ -89,7 +89,7 @@ def _finished(graph: Graph, model: Model | QuantizedModel, value: Wire) -> Model
     kind = FLOAT
     if isinstance(model, QuantizedModel):
         raw, kind = graph.op("Cast", value, kind=INT64, to=INT64, name="raw"), DOUBLE
-        value = graph.op("Mul", value, graph.constant(model.output_format.step, DOUBLE))
+        value = graph.op("Mul", graph.cast(value, DOUBLE), graph.constant(model.output_format.step, DOUBLE))
         outputs.append(value_info(raw, *shape))
     scale, mean = (
         graph.cast(graph.initializer(f"output.{name}", array), kind)

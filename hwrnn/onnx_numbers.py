@@ -1,8 +1,7 @@
 """Graph values as numbers: a cell's lines that run over them write ONNX nodes.
 
-:class:`Graph` collects nodes and initializers. :class:`FloatNode` computes as ``Model`` does, in float32;
-:class:`Node` is the exact number of ``hwrnn.fixed``, whose integers travel as float64 while they are exact there
-(the fastest integers that ONNX Runtime has) and as int64 beyond.
+:class:`Graph` collects nodes and initializers. :class:`FloatNode` computes as ``Model`` does, in float32; the exact
+number of a quantized model is ``hwrnn.onnx_integers.Node``.
 """
 
 from __future__ import annotations
@@ -10,24 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from hwrnn.activations import Nonlinearity, PiecewiseLinear
 from hwrnn.errors import UsageError
-from hwrnn.fixed import EXACT_FLOAT, Number
 
-__all__ = ["BOOL", "DOUBLE", "EXACT_INTEGER", "FLOAT", "INT64", "FloatNode", "Graph", "Node", "Wire", "carrier_of"]
+__all__ = ["BOOL", "DOUBLE", "FLOAT", "INT64", "FloatNode", "Graph", "Wire", "looked_up"]
 
 FLOAT, DOUBLE = TensorProto.FLOAT, TensorProto.DOUBLE
 INT64, BOOL = TensorProto.INT64, TensorProto.BOOL
 
-#: Integers below this bound are exact in the graph; the bit left over keeps every comparison with them exact too.
-EXACT_INTEGER = 2**62
-
 _DTYPES: dict[int, Any] = {FLOAT: np.float32, DOUBLE: np.float64, INT64: np.int64}
+_KINDS = {FLOAT: "float", DOUBLE: "double", INT64: "int64"}
 _SMOOTH = {"sigmoid": "Sigmoid", "tanh": "Tanh"}
 
 
@@ -42,14 +38,20 @@ class Wire:
 class Graph:
     """Nodes and initializers in the order in which they are asked for; equal constants become one.
 
-    ``scope`` is what the names of nodes and unnamed values begin with.
+    Attributes:
+        scope: what the names of nodes and unnamed values begin with.
+        narrowest: the narrowest element type that carries exact integers.
+        reach: the largest integer that had to be carried so far.
     """
 
     def __init__(self) -> None:
         self.scope = ""
+        self.narrowest: int = DOUBLE
+        self.reach = 0
         self.nodes: list[NodeProto] = []
         self.initializers: list[TensorProto] = []
         self._constants: dict[tuple[int, tuple[int, ...], bytes], Wire] = {}
+        self._labels: dict[str, int] = {}
         self._count = 0
 
     def op(
@@ -80,12 +82,26 @@ class Graph:
         """The value in another element type; itself where it has it already."""
         return wire if wire.kind == kind else self.op("Cast", wire, kind=kind, to=kind)
 
-    def constant(self, value: Any, kind: int) -> Wire:
-        """A small constant, from Python numbers (nested as they like)."""
+    def named(self, wire: Wire, name: str) -> Wire:
+        """The wire under a name that a person finds in a viewer; for a value just made, without a node of its own."""
+        if wire.name == name:
+            return wire
+        last = self.nodes[-1] if self.nodes else None
+        if last is not None and list(last.output) == [wire.name] == [last.name]:
+            last.output[0] = name
+            return Wire(name, wire.kind)
+        return self.op("Identity", wire, name=name)
+
+    def constant(self, value: Any, kind: int, name: str = "") -> Wire:
+        """A small constant, from Python numbers (nested as they like); its value is its name where none is given."""
         array = np.asarray(value, _DTYPES[kind])
         key = (kind, array.shape, array.tobytes())
         if key not in self._constants:
-            self._constants[key] = self.initializer(f"constant_{len(self._constants)}", array)
+            text = str(array.tolist()).replace(" ", "")
+            label = name or (text if len(text) <= 24 else f"{array.size}_numbers")
+            label = f"{_KINDS[kind]}/{label}"
+            known = self._labels[label] = self._labels.get(label, 0) + 1
+            self._constants[key] = self.initializer(label if known == 1 else f"{label}#{known}", array)
         return self._constants[key]
 
     def initializer(self, name: str, array: np.ndarray) -> Wire:
@@ -104,7 +120,7 @@ class Graph:
             self.nodes = outer
 
 
-def _looked_up(graph: Graph, x: Wire, knots: Sequence[Any], slopes: Sequence[Any], offsets: Sequence[Any]) -> Wire:
+def looked_up(graph: Graph, x: Wire, knots: Sequence[Any], slopes: Sequence[Any], offsets: Sequence[Any]) -> Wire:
     """``slopes[k] * x + offsets[k]``, where ``k`` counts the knots that are ``<= x``."""
     if not knots:
         only = (graph.constant(numbers[0], x.kind) for numbers in (slopes, offsets))
@@ -166,7 +182,7 @@ class FloatNode:
         clip = function.as_clip()
         if clip is None:
             pieces = ([float(v) for v in values] for values in (function.knots, function.slopes, function.intercepts))
-            return FloatNode(graph, _looked_up(graph, x, *pieces))
+            return FloatNode(graph, looked_up(graph, x, *pieces))
         slope, intercept, bounds = clip
         line: Any = self if slope == 1 else self * slope
         line = line + intercept if intercept else line
@@ -174,81 +190,3 @@ class FloatNode:
             return FloatNode(graph, line.wire)
         low, high = (None if b is None else graph.constant(float(b), x.kind) for b in bounds)
         return FloatNode(graph, graph.op("Clip", line.wire, low, high))
-
-
-def carrier_of(bound: int) -> int:
-    """The element type that holds integers up to ``bound`` exactly.
-
-    Raises:
-        UsageError: a bound that no element type of ONNX holds.
-    """
-    if bound < EXACT_FLOAT:
-        return DOUBLE
-    if bound < EXACT_INTEGER:
-        return INT64
-    raise UsageError(
-        f"Numbers of a quantized model must stay below 2**62 to be saved as an ONNX graph, not reach {bound:.3g}:"
-        " quantize to fewer bits"
-    )
-
-
-class Node(Number):
-    """The exact number on graph values; ``raw`` is a :class:`Wire` of float64, or of int64 from 2**53 on.
-
-    Raises:
-        UsageError: where a number's interval reaches 2**62.
-    """
-
-    __slots__ = ("graph",)
-    raw: Wire
-
-    def __init__(self, raw: Wire, frac: int, lo: int, hi: int, graph: Graph) -> None:
-        self.graph = graph
-        super().__init__(graph.cast(raw, carrier_of(max(-lo, hi))), frac, lo, hi)
-
-    def _make(self, raw: Any, frac: int, lo: int, hi: int) -> Self:
-        return type(self)(raw, frac, lo, hi, self.graph)
-
-    def _constant(self, value: int, frac: int) -> Self:
-        return self._make(self.graph.constant(value, carrier_of(abs(value))), frac, value, value)
-
-    def _op(self, operator: str, other: Wire, bound: int) -> Wire:
-        double = carrier_of(bound) == DOUBLE and self.raw.kind == other.kind == DOUBLE
-        kind = DOUBLE if double else INT64
-        return self.graph.op(operator, self.graph.cast(self.raw, kind), self.graph.cast(other, kind))
-
-    def _add(self, other: Self, bound: int) -> Wire:
-        return self._op("Add", other.raw, bound)
-
-    def _sub(self, other: Self, bound: int) -> Wire:
-        return self._op("Sub", other.raw, bound)
-
-    def _mul(self, other: Self, bound: int) -> Wire:
-        return self._op("Mul", other.raw, bound)
-
-    def _left(self, n: int, bound: int) -> Wire:
-        return self._op("Mul", self.graph.constant(1 << n, carrier_of(1 << n)), bound)
-
-    def _floor(self, n: int) -> Wire:
-        graph, raw = self.graph, self.raw
-        if raw.kind == DOUBLE:
-            return graph.op("Floor", graph.op("Mul", raw, graph.constant(2.0**-n, DOUBLE)))
-        # ONNX divides integers towards zero and has no signed shift: take the remainder off first.
-        step = graph.constant(1 << min(n, 62), INT64)  # beyond 62 bits nothing but the sign is left anyway
-        return graph.op("Div", graph.op("Sub", raw, graph.op("Mod", raw, step)), step)
-
-    def _clip(self, lo: int, hi: int) -> Wire:
-        graph, raw = self.graph, self.raw
-        # A bound beyond the number's own interval may lie beyond its carrier too; it never acts.
-        low, high = max(lo, self.lo), min(hi, self.hi)
-        if low > high:
-            low = high = lo if self.hi < lo else hi
-        kind = INT64 if carrier_of(max(abs(low), abs(high))) == INT64 else raw.kind
-        return graph.op("Clip", graph.cast(raw, kind), graph.constant(low, kind), graph.constant(high, kind))
-
-    def _piecewise(self, knots: Sequence[int], slopes: Sequence[int], intercepts: Sequence[int], bound: int) -> Wire:
-        graph, raw = self.graph, self.raw
-        reach = bound + max(abs(b) for b in intercepts)  # of slope * raw, before the intercept is added
-        kind = INT64 if carrier_of(max(reach, *map(abs, slopes))) == INT64 else raw.kind
-        inside = [min(max(k, self.lo), self.hi + 1) for k in knots]  # counts alike, and fits the carrier
-        return _looked_up(graph, graph.cast(raw, kind), inside, slopes, intercepts)

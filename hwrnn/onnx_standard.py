@@ -220,15 +220,15 @@ def _stacked(graph: Graph, parts: Sequence[Wire], name: str) -> Wire:
 
 def _initial(graph: Graph, layers: Sequence[Layer], state: str, x: Wire) -> Wire | None:
     """Where a state starts, (directions, N, units); None where all start at zero."""
-    values = [np.asarray(_start(layer, state), np.float32) for layer in layers]
-    if not any(value.any() for value in values):
+    if not any(state in layer.initial for layer in layers):
         return None
-    raise NotImplementedError
-
-
-def _start(layer: Layer, state: str) -> np.ndarray:
-    given: Mapping[str, np.ndarray] = getattr(layer, "initial", {})
-    return np.broadcast_to(np.asarray(given.get(state, 0.0), np.float32), (layer.units,))
+    zero = np.zeros(layers[0].units, np.float32)
+    rows = np.stack([layer.initial.get(state, zero) for layer in layers])[:, None]
+    constant = graph.initializer(f"{graph.scope}initial.{state}", rows.astype(np.float32))
+    one = graph.constant([1], INT64)
+    batch = graph.op("Shape", x, kind=INT64, start=0, end=1)
+    shape = graph.op("Concat", one, batch, one, axis=0)
+    return graph.op("Expand", constant, shape, name=f"{graph.scope}initial_{state}")
 
 
 class _Direction:

@@ -22,7 +22,8 @@ from hwrnn.golden import golden
 from hwrnn.inspection import certificate_table, describe, description_table, looks_like_nonlinearity
 from hwrnn.model import build_model
 from hwrnn.onnx_io import load, save
-from hwrnn.onnx_numbers import BOOL, DOUBLE, EXACT_INTEGER, INT64, FloatNode, Graph, Node, Wire, carrier_of
+from hwrnn.onnx_integers import EXACT_INTEGER, Node, carrier_of
+from hwrnn.onnx_numbers import BOOL, DOUBLE, FLOAT, INT64, FloatNode, Graph, Wire
 from hwrnn.quantization import quantize
 
 NAMES = [*NONLINEARITIES, *PARAMETRIC, "leaky_relu:1", "pwl_sigmoid:6:1", "pwl_tanh:3"]
@@ -199,7 +200,7 @@ def evaluated(build, **inputs):
     runtime = require("onnxruntime", "runtime")
     graph = Graph()
     result = build(graph, *(Wire(name, DOUBLE) for name in inputs))
-    final = graph.op("Cast", result.raw, kind=INT64, to=INT64, name="out")
+    final = graph.op("Cast", result.wire(), kind=INT64, to=INT64, name="out")
     infos = [helper.make_tensor_value_info(name, DOUBLE, ["N"]) for name in inputs]
     out = helper.make_tensor_value_info(final.name, INT64, ["N"])
     proto = helper.make_model(
@@ -306,7 +307,7 @@ def test_the_file_says_what_is_in_it(saved):
     meta = json.loads(proto.metadata_props[0].value)
     assert (meta["format"], meta["hwrnn"], meta["layers"][0]["cell"]) == (1, hwrnn.__version__, "lstm")
     body = next(n for n in proto.graph.node if n.op_type == "Scan").attribute[0].g
-    assert {"layer0.a.f", "layer0.f", "layer0.c"} <= {name for node in body.node for name in node.output}
+    assert {"layer0.a.g", "layer0.f", "layer0.c"} <= {name for node in body.node for name in node.output}
     names = {t.name for t in onnx.load(saved["float"]).graph.initializer}
     assert {"layer0.f.h", "layer0.f.b", "head.y.x", "input.mean", "output.scale"} <= names
 
