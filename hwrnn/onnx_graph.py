@@ -15,7 +15,8 @@ from onnx import ModelProto, helper
 from hwrnn import __version__
 from hwrnn.fixed import Format
 from hwrnn.model import Layer, Model
-from hwrnn.onnx_layers import dense, file_parameter, layer_writer, recurrent, value_info
+from hwrnn.onnx_integer_layers import layer_writer
+from hwrnn.onnx_layers import dense, file_parameter, recurrent, value_info
 from hwrnn.onnx_numbers import BOOL, DOUBLE, FLOAT, INT64, Graph, Wire
 from hwrnn.quantization import QuantizedLayer, QuantizedModel
 

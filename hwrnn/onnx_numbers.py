@@ -23,7 +23,7 @@ FLOAT, DOUBLE = TensorProto.FLOAT, TensorProto.DOUBLE
 INT64, BOOL = TensorProto.INT64, TensorProto.BOOL
 
 _DTYPES: dict[int, Any] = {FLOAT: np.float32, DOUBLE: np.float64, INT64: np.int64}
-_KINDS = {FLOAT: "float", DOUBLE: "double", INT64: "int64"}
+_KINDS: dict[int, str] = {FLOAT: "float", DOUBLE: "double", INT64: "int64"}
 _SMOOTH = {"sigmoid": "Sigmoid", "tanh": "Tanh"}
 
 

@@ -1,8 +1,8 @@
 """Recurrent layers as ONNX's own RNN, GRU and LSTM operators, where these say exactly what a cell computes.
 
-A cell says it where :data:`OPERATORS` has a row for it: which gates stand in which order, and the attributes that choose
-the form. A nonlinearity says it where it is one of ONNX's activations (:func:`activation_of`), with alpha and beta always
-written. Whatever cannot be said gives its reason (:func:`unsaid`), and goes the way of a Scan.
+A cell says it where :data:`OPERATORS` has a row for it: which gates stand in which order, and the attributes that
+choose the form. A nonlinearity says it where it is one of ONNX's activations (:func:`activation_of`), with alpha and
+beta always written. Whatever cannot be said gives its reason (:func:`unsaid`), and goes the way of a Scan.
 
 The matrices of a node are joined from the initializers of the gates (``layer0.f.h``, ...), which runtimes do once.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -92,25 +91,21 @@ def _line(function: PiecewiseLinear) -> Activation | None:
     slopes, intercepts = function.slopes, function.intercepts
     if not function.knots:
         return Activation("Affine", float(slopes[0]), float(intercepts[0]))
-    if function.knots == (0,) and slopes[1] == 1 and intercepts == (0, 0):
+    if [*function.knots, *intercepts] == [0, 0, 0] and slopes[1] == 1:
         return Activation("LeakyRelu", float(slopes[0])) if slopes[0] else Activation("Relu")
     clipped = function.as_clip()
     if clipped is None:
         return None
     slope, intercept, (low, high) = clipped
-    if (low, high) == (0, 1):
+    if low == 0 and high == 1:
         return Activation("HardSigmoid", float(slope), float(intercept))
     if low is None or high is None:
         return None
-    if (low, intercept, slope) == (0, 0, 1):
-        return Activation("Relu", clip=_exact(high))
-    if high - intercept == intercept - low > 0:
-        return Activation("Affine", float(slope), float(intercept), clip=_exact((high - intercept) / slope))
+    if low == intercept == 0 and slope == 1:
+        return Activation("Relu", clip=float(high))
+    if high - intercept == intercept - low:
+        return Activation("Affine", float(slope), float(intercept), clip=float((high - intercept) / slope))
     return None
-
-
-def _exact(bound: Fraction) -> float:
-    return float(bound)
 
 
 def unsaid(layer: Layer) -> str | None:

@@ -21,8 +21,8 @@ from hwrnn.fixed import Fixed, Format
 from hwrnn.golden import golden
 from hwrnn.inspection import certificate_table, describe, description_table, looks_like_nonlinearity
 from hwrnn.model import build_model
-from hwrnn.onnx_io import load, save
 from hwrnn.onnx_integers import EXACT_INTEGER, Node, carrier_of
+from hwrnn.onnx_io import load, save
 from hwrnn.onnx_numbers import BOOL, DOUBLE, FLOAT, INT64, FloatNode, Graph, Wire
 from hwrnn.quantization import quantize
 
@@ -242,8 +242,20 @@ def test_arithmetic_with_both_carriers(bits):
     np.testing.assert_array_equal(evaluated(build, a=a, b=b), expected.astype(np.int64))
 
 
+def test_wide_numbers_saturate_although_clip_of_int64_errs():
+    """ONNX Runtime's Clip, Min and Max of int64 return numbers outside the bounds from 2**31 on."""
+    source, output = Format(60, 3), Format(30, 3)
+    raw = np.random.default_rng(1).integers(-(2**34), 2**34, 20_000)
+
+    def build(graph, x):
+        return Node(graph.cast(x, INT64), source.frac, source.lo, source.hi, graph).to(output)
+
+    np.testing.assert_array_equal(evaluated(build, x=raw), np.clip(raw, output.lo, output.hi))
+
+
 def test_carriers_end_where_they_are_no_longer_exact():
-    assert carrier_of(2**53 - 1) == DOUBLE
+    assert carrier_of(2**24 - 1, FLOAT) == FLOAT and carrier_of(2**24, FLOAT) == DOUBLE
+    assert carrier_of(1) == carrier_of(2**53 - 1) == DOUBLE
     assert carrier_of(2**53) == carrier_of(EXACT_INTEGER - 1) == INT64
     with pytest.raises(UsageError, match=r"must stay below 2\*\*62"):
         carrier_of(EXACT_INTEGER)
