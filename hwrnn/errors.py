@@ -24,6 +24,19 @@ class MissingExtra(UsageError):
     """An optional dependency is absent or broken; the text names the extra that brings it."""
 
 
+class Damaged(ValueError):
+    """What a model file must hold and does not, as the end of a sentence that begins "Model file must ...".
+
+    Whoever reads the file makes a :class:`UsageError` of it, with the file's name and how to mend it.
+    """
+
+
+def shown(value: object, most: int = 60) -> str:
+    """A value of a stranger's as it stands in a sentence: its ``repr`` on one line, cut after ``most`` characters."""
+    text = repr(value[: most + 2] if isinstance(value, str | bytes) else value)
+    return text if len(text) <= most + 3 else f"{text[:most]}..."
+
+
 def require(module: str, extra: str) -> ModuleType:
     """Import the optional ``module`` (dotted name) that hwrnn's ``extra`` installs, and return it.
 

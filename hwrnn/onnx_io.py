@@ -8,17 +8,17 @@ runs the graph nor unpickles anything.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
-from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
-from onnx import ModelProto, TensorProto, numpy_helper
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
+from onnx import TensorProto
 
-from hwrnn.errors import UsageError
+from hwrnn.errors import Damaged, UsageError
 from hwrnn.files import atomic_write
+from hwrnn.importing.files import read_proto, tensor_array
 from hwrnn.model import Model
 from hwrnn.onnx_graph import model_proto, parameters
-from hwrnn.onnx_meta import Damaged, described, rebuilt
+from hwrnn.onnx_meta import described, rebuilt
 from hwrnn.quantization import QuantizedModel
 
 __all__ = ["load", "save"]
@@ -26,7 +26,6 @@ __all__ = ["load", "save"]
 KEY = "hwrnn"
 """The key of the description among an ONNX file's ``metadata_props``."""
 
-_LARGEST_FILE = 2**31 - 1  # protobuf reads no more
 _KINDS: dict[int, str] = {
     TensorProto.FLOAT: "f", TensorProto.INT8: "i", TensorProto.INT16: "i", TensorProto.INT32: "i",
     TensorProto.INT64: "i",
@@ -62,7 +61,7 @@ def load(path: str | os.PathLike[str]) -> Model | QuantizedModel:
         UsageError: a file that is missing, unreadable, damaged, of another format version or not written by hwrnn.
     """
     name = os.fspath(path)
-    proto = _parsed(_content(Path(path), str(name)), str(name))
+    proto = read_proto(path, external=False)
     try:
         texts = [entry.value for entry in proto.metadata_props if entry.key == KEY]
         if not texts and proto.producer_name != KEY:
@@ -102,43 +101,15 @@ def _check_parameters(model: Model | QuantizedModel) -> None:
             raise UsageError(f"Parameters must be finite to be saved, unlike {name}: train with a smaller rate")
 
 
-def _content(path: Path, name: str) -> bytes:
-    try:
-        if path.is_dir():
-            raise UsageError(f"Model file must be a file, not the folder {name!r}")
-        if not path.exists():
-            raise UsageError(f"Model file must exist, unlike {name!r}: check the path, or train a model first")
-        if not path.is_file():
-            raise UsageError(f"Model file must be a regular file, not the device {name!r}")
-        size = path.stat().st_size
-        if not 0 < size <= _LARGEST_FILE:
-            raise UsageError(f"Model file must have between 1 byte and 2 GiB, not {size} bytes as {name!r} has")
-        return path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        if isinstance(error, UsageError):
-            raise
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"Model file must be readable, unlike {name!r} ({reason}): check the path") from error
-
-
-def _parsed(content: bytes, name: str) -> ModelProto:
-    try:
-        return ModelProto.FromString(content)
-    except (DecodeError, ValueError, RecursionError, MemoryError) as error:
-        raise UsageError(
-            f"Model file must be an ONNX file, not damaged or of another kind as {name!r} is: give one that hwrnn saved"
-        ) from error
-
-
 def _array(tensors: dict[str, TensorProto], label: str, shape: tuple[int, ...], kinds: str) -> np.ndarray:
     """A parameter as a fresh array; nothing is allocated before its shape and size are what they must be."""
     if label not in tensors:
         raise Damaged(f"hold parameter {label!r}")
     tensor = tensors[label]
-    if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
+    if tensor.data_location == TensorProto.EXTERNAL:
         raise Damaged(f"hold its parameters itself, and not refer to another file for {label!r}")
     if _KINDS.get(tensor.data_type) != kinds:
         raise Damaged(f"hold parameter {label!r} as {'float32' if kinds == 'f' else 'integers'}")
     if tuple(tensor.dims) != shape:
         raise Damaged(f"hold parameter {label!r} of shape {shape}, not {tuple(tensor.dims)}")
-    return np.array(numpy_helper.to_array(tensor))
+    return np.array(tensor_array(tensor))

@@ -1,7 +1,8 @@
 """What ONNX cannot say of a model, as versioned JSON: cells, nonlinearities, formats, facts; and back, checked.
 
 Numbers that must come back exactly (knots, slopes, intercepts) are fractions as text, so that reading never fits
-anything again. Whatever is wrong with a description raises :class:`Damaged`; ``hwrnn.onnx_io`` adds the file's name.
+anything again. Whatever is wrong with a description raises :class:`hwrnn.errors.Damaged`, to which ``hwrnn.onnx_io``
+adds the file's name.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from hwrnn import __version__
 from hwrnn.activations import NONLINEARITIES, Nonlinearity, PiecewiseLinear
 from hwrnn.cells import CELLS, Cell, Dense, cell_named
-from hwrnn.errors import UsageError
+from hwrnn.errors import Damaged, UsageError
 from hwrnn.fitting import FORMS, Fitted
 from hwrnn.fixed import Format
 from hwrnn.formats import LayerFormats, Widths
@@ -28,7 +29,7 @@ from hwrnn.quantization import QuantizedLayer, QuantizedModel
 from hwrnn.staircase import Staircase
 from hwrnn.trace import trace
 
-__all__ = ["FORMAT_VERSION", "Damaged", "described", "rebuilt"]
+__all__ = ["FORMAT_VERSION", "described", "rebuilt"]
 
 FORMAT_VERSION = 2
 _PLAIN_VERSION = 1  # of models that an older hwrnn reads as they are meant: all but those with an encoder
@@ -40,10 +41,6 @@ _WIDTHS = tuple(f.name for f in fields(Widths) if f.name != "tensors")
 
 #: Gives a parameter by name, checked against its shape and the element kinds allowed (numpy's ``i`` or ``f``).
 Fetch = Callable[[str, tuple[int, ...], str], np.ndarray]
-
-
-class Damaged(ValueError):
-    """What a model file must hold and does not, as the end of a sentence that begins "Model file must ..."."""
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------

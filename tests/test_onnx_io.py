@@ -428,6 +428,7 @@ def changed(path, tmp_path, change=None, meta=None):
 
 
 def outside(proto, tensors):
+    tensors["layer0.f.h"].ClearField("raw_data")
     tensors["layer0.f.h"].data_location = TensorProto.EXTERNAL
     tensors["layer0.f.h"].external_data.add(key="location", value="weights.bin")
 
@@ -435,17 +436,19 @@ def outside(proto, tensors):
 @pytest.mark.parametrize(
     "change, text",
     [
-        (lambda p, t: p.graph.initializer.remove(t["layer0.f.h"]), "hold parameter 'layer0.f.h'"),
+        (lambda p, t: p.graph.initializer.remove(t["layer0.f.h"]), "define value 'layer0.f.h' before"),
+        (lambda p, t: p.graph.node.clear() or p.graph.output.clear() or p.graph.initializer.clear(),
+         "hold parameter 'layer0.i.[xb]'"),
         (lambda p, t: t["layer0.f.h"].CopyFrom(numpy_helper.from_array(np.zeros((3, 3)), "layer0.f.h")),
          "hold parameter 'layer0.f.h' as "),
-        (lambda p, t: t["layer0.f.h"].dims.reverse() or t["layer0.f.h"].dims.append(2),
-         r"hold parameter 'layer0.f.h' of shape \(3, 3\), not \(3, 3, 2\)"),
-        (lambda p, t: t["layer0.f.h"].dims.__setitem__(0, 2**62), "of shape .* not "),
-        (lambda p, t: t["layer0.f.h"].dims.__setitem__(0, -3), "of shape .* not "),
+        (lambda p, t: t["layer0.f.h"].dims.append(1),
+         r"hold parameter 'layer0.f.h' of shape \(3, 3\), not \(3, 3, 1\)"),
+        (lambda p, t: t["layer0.f.h"].dims.__setitem__(0, 2**62), "hold less than .* in tensor 'layer0.f.h', unlike"),
+        (lambda p, t: t["layer0.f.h"].dims.__setitem__(0, -3), "hold sizes of at least 0 in tensor 'layer0.f.h'"),
         (outside, "hold its parameters itself, and not refer to another file for 'layer0.f.h'"),
-        (lambda p, t: setattr(t["layer0.f.h"], "raw_data", b"\0"), "be as hwrnn wrote it"),
+        (lambda p, t: setattr(t["layer0.f.h"], "raw_data", b"\0"), "hold .* in tensor 'layer0.f.h' as .* not 1"),
         (lambda p, t: p.metadata_props.pop(), "hold hwrnn's description once"),
-        (lambda p, t: p.metadata_props.append(p.metadata_props[0]), "hold hwrnn's description once"),
+        (lambda p, t: p.metadata_props.append(p.metadata_props[0]), "hold metadata 'hwrnn' once"),
         (lambda p, t: setattr(p.metadata_props[0], "value", "{"), "be as hwrnn wrote it"),
         (lambda p, t: setattr(p.metadata_props[0], "value", "[]"), "describe 'format' by int, not NoneType"),
         (lambda p, t: setattr(p.metadata_props[0], "value", "[" * 100_000), "be as hwrnn wrote it"),

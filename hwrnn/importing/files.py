@@ -1,0 +1,105 @@
+"""ONNX files from anywhere, read safely: a sound model or one sentence.
+
+A file may be cut off, changed by accident or written by somebody who means harm. Reading one takes memory of a small
+multiple of its size and time in proportion to it, opens no file but itself and the data beside it that it refers to,
+and runs nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import ModelProto, TensorProto
+
+from hwrnn.errors import Damaged, UsageError
+from hwrnn.importing.external import fetch_external
+from hwrnn.importing.structure import check_model, tensors_of
+from hwrnn.importing.tensors import check_tensor, tensor_array
+from hwrnn.importing.wire import check_amount
+
+__all__ = ["read_proto", "tensor_array"]
+
+_LARGEST_CHECKED = 1 << 26
+_LARGEST_FILE = 2**31 - 1  # protobuf reads no more
+
+
+def read_proto(path: str | os.PathLike[str], *, external: bool = True) -> ModelProto:
+    """Read any ONNX file.
+
+    What comes back is sound: versions are known, names are text and stand for one value each, values are defined before
+    they are read, attributes hold what their type says, tensors hold the numbers that their shape says, and nodes with
+    all calls of functions are at most 100,000.
+
+    Args:
+        path: The file.
+        external: Whether data in other files in the model's folder is read, into the tensors; otherwise these tensors
+            keep referring to it.
+
+    Raises:
+        UsageError: a file that is missing, unreadable, damaged, of an unknown version, or more than a network takes.
+    """
+    name = os.fspath(path)
+    content = _content(Path(path), str(name))
+    try:
+        check_amount(content)
+        model = ModelProto.FromString(content)
+        del content
+        check_model(model)
+        if external:
+            fetch_external(tensors_of(model), os.path.dirname(name) or ".")
+            for tensor, what in tensors_of(model):
+                check_tensor(tensor, what)
+        _check_operators(model)
+    except Damaged as error:
+        raise UsageError(f"Model file must {error}, in {name!r}: save or export it again") from error
+    except (DecodeError, ValueError, RecursionError, MemoryError) as error:
+        raise UsageError(
+            f"Model file must be an ONNX file, not damaged or of another kind as {name!r} is:"
+            " give one that hwrnn or an exporter wrote"
+        ) from error
+    return model
+
+
+def _content(path: Path, name: str) -> bytes:
+    try:
+        if path.is_dir():
+            raise UsageError(f"Model file must be a file, not the folder {name!r}")
+        if not path.exists():
+            raise UsageError(f"Model file must exist, unlike {name!r}: check the path, or train a model first")
+        if not path.is_file():
+            raise UsageError(f"Model file must be a regular file, not the device {name!r}")
+        size = path.stat().st_size
+        if not 0 < size <= _LARGEST_FILE:
+            raise UsageError(f"Model file must have between 1 byte and 2 GiB, not {size} bytes as {name!r} has")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        if isinstance(error, UsageError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"Model file must be readable, unlike {name!r} ({reason}): check the path") from error
+
+
+def _check_operators(model: ModelProto) -> None:
+    """Let the onnx package look at what operators take: numbers of inputs, names and types of attributes.
+
+    Only where the model is whole in memory and small: it is written out and read again for this, and data that lies
+    elsewhere would be looked for in the current folder.
+    """
+    elsewhere = any(tensor.data_location == TensorProto.EXTERNAL for tensor, _ in tensors_of(model))
+    if elsewhere or model.ByteSize() > _LARGEST_CHECKED:
+        return
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    # The checker wants a name of the graph and shapes at its ends, which mean nothing and which exporters leave out.
+    copy.graph.name = copy.graph.name or "main"
+    for info in (*copy.graph.input, *copy.graph.output):
+        if info.type.HasField("tensor_type"):
+            info.type.tensor_type.shape.SetInParent()
+    try:
+        onnx.checker.check_model(copy.SerializeToString())
+    except (onnx.checker.ValidationError, ValueError) as error:
+        reason = " ".join(str(error).split("==>")[0].split())[:300]
+        raise Damaged(f"be valid ONNX ({reason})") from error
