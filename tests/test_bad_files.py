@@ -373,7 +373,7 @@ BOMBS = {
     "attributes": field(7, field(1, field(5, b"") * MANY)),
     "functions": field(25, b"") * MANY,
     "values": field(7, field(1, field(5, (varint(8 << 3) + b"\0") * 2 * MANY))),
-    "small numbers": field(7, field(5, b"\x42\x01n" + field(7, b"\1" * 2 * MANY) + b"\x10\7\x08" + varint(2 * MANY))),
+    "small numbers": field(7, field(5, field(8, b"n") + field(7, b"\1" * 2 * MANY) + b"\x10\7\x08" + varint(2 * MANY))),
     "unknown": field(2000, b"") * MANY,
     "nesting": nested(30),
     "deep nesting": nested(2000),

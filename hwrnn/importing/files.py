@@ -85,21 +85,25 @@ def _content(path: Path, name: str) -> bytes:
 def _check_operators(model: ModelProto) -> None:
     """Let the onnx package look at what operators take: numbers of inputs, names and types of attributes.
 
-    Only where the model is whole in memory and small: it is written out and read again for this, and data that lies
-    elsewhere would be looked for in the current folder.
+    It gets a copy whose tensors are empty, for it writes and reads the whole model again, and would look for data that
+    lies elsewhere in the current folder.
     """
-    elsewhere = any(tensor.data_location == TensorProto.EXTERNAL for tensor, _ in tensors_of(model))
-    if elsewhere or model.ByteSize() > _LARGEST_CHECKED:
-        return
-    copy = ModelProto()
-    copy.CopyFrom(model)
+    bare = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    bare.graph.node.extend(model.graph.node)
+    for tensor in model.graph.initializer:
+        bare.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=[0])
     # The checker wants a name of the graph and shapes at its ends, which mean nothing and which exporters leave out.
-    copy.graph.name = copy.graph.name or "main"
-    for info in (*copy.graph.input, *copy.graph.output):
-        if info.type.HasField("tensor_type"):
-            info.type.tensor_type.shape.SetInParent()
+    bare.graph.name = "main"
+    for infos, copies in ((model.graph.input, bare.graph.input), (model.graph.output, bare.graph.output)):
+        for info in infos:
+            copy = copies.add()
+            copy.CopyFrom(info)
+            if info.type.HasField("tensor_type"):
+                copy.type.tensor_type.shape.SetInParent()
+    if bare.ByteSize() > _LARGEST_CHECKED or any(t.data_location == TensorProto.EXTERNAL for t, _ in tensors_of(bare)):
+        return
     try:
-        onnx.checker.check_model(copy.SerializeToString())
+        onnx.checker.check_model(bare.SerializeToString())
     except (onnx.checker.ValidationError, ValueError) as error:
         reason = " ".join(str(error).split("==>")[0].split())[:300]
         raise Damaged(f"be valid ONNX ({reason})") from error
