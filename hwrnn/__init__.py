@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from hwrnn.errors import UsageError
     from hwrnn.fixed import Format
     from hwrnn.forecasting import forecast
+    from hwrnn.importing.imported import import_onnx
     from hwrnn.importing.torch_modules import from_torch
     from hwrnn.model import build_model
     from hwrnn.on_board import run_on_board
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from hwrnn.training.evolution import evolve
 
 __all__ = [
-    "Format", "UsageError", "build_model", "evolve", "forecast", "from_torch", "load", "load_dataset", "quantize",
-    "run_on_board", "save", "train",
+    "Format", "UsageError", "build_model", "evolve", "forecast", "from_torch", "import_onnx", "load", "load_dataset",
+    "quantize", "run_on_board", "save", "train",
 ]  # fmt: skip
 
 __version__ = "0.1.0"
@@ -33,6 +34,7 @@ _HOMES = {
     "build_model": "hwrnn.model",
     "evolve": "hwrnn.training.evolution",
     "forecast": "hwrnn.forecasting",
+    "import_onnx": "hwrnn.importing.imported",
     "from_torch": "hwrnn.importing.torch_modules",
     "load": "hwrnn.onnx_io",
     "load_dataset": "hwrnn.data",

@@ -1,0 +1,379 @@
+"""ONNX's RNN, GRU and LSTM nodes as layers: https://onnx.ai/onnx/operators/onnx__LSTM.html and its siblings.
+
+Where the text of the standard leaves a choice, what ONNX Runtime computes is followed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from hwrnn import activations
+from hwrnn.activations import Nonlinearity
+from hwrnn.cells import CELLS, Cell
+from hwrnn.importing import values as v
+from hwrnn.importing.dense import settled
+from hwrnn.importing.functions import ACTIVATIONS, function_named
+from hwrnn.importing.graph import Node
+from hwrnn.importing.layouts import as_view, constant, taken
+from hwrnn.importing.operators import Interpreter, operator
+from hwrnn.importing.shapes import Size
+from hwrnn.importing.values import (
+    BATCH,
+    FEATURES,
+    NOTHING,
+    TIME,
+    Axis,
+    Constant,
+    Open,
+    Pass,
+    Pick,
+    Source,
+    Steps,
+    Value,
+    Vector,
+    View,
+)  # fmt: skip
+from hwrnn.model import Layer
+
+__all__ = ["Recurrence"]
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """What one of the three operators has.
+
+    Attributes:
+        gates: ONNX's letters of the gates in the order of their rows.
+        functions: the defaults of its activations.
+        states: of its states by the inputs that hold their first values.
+    """
+
+    gates: str
+    functions: tuple[str, ...]
+    states: tuple[tuple[int, str], ...]
+
+
+KINDS = {
+    "RNN": Recurrence("i", ("Tanh",), ((5, "h"),)),
+    "GRU": Recurrence("zrh", ("Sigmoid", "Tanh"), ((5, "h"),)),
+    "LSTM": Recurrence("iofc", ("Sigmoid", "Tanh", "Tanh"), ((5, "h"), (6, "c"))),
+}
+#: hwrnn's gates that ONNX calls otherwise.
+_LETTERS = {"RNN": {"h": "i"}, "GRU": {"n": "h", "nx": "h", "nh": "h"}, "LSTM": {"g": "c"}}
+_DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
+_TRAP = (
+    "Node {name!r} is a GRU that resets before the product (linear_before_reset=0), in a file of PyTorch, whose own GRU"
+    " resets after it: such files have been exported wrongly, so compare the results with the network's own"
+)
+
+
+@operator(*KINDS)
+def _recurrent(node: Node, net: Interpreter) -> Sequence[Value | None]:
+    kind = KINDS[node.operator]
+    batch_first = node.flag("layout") if node.opset >= 14 else False
+    reverses = _DIRECTIONS.get(direction := node.text("direction", "forward"))
+    if reverses is None:
+        raise node.refused(f"have a direction of {', '.join(_DIRECTIONS)}, not {direction[:80]!r}")
+    count = len(reverses)
+    w, r = (constant(node, k, words) for k, words in ((1, "W"), (2, "R")))
+    _check_floats(node, w, r)
+    units = node.integer("hidden_size", r.shape[-1] if r.ndim == 3 else 0)
+    rows = len(kind.gates) * units
+    if units < 1 or w.ndim != 3 or w.shape[:2] != (count, rows) or r.shape != (count, rows, units) or not w.shape[2]:
+        due = f"W of shape ({count}, {rows}, inputs) and R of shape ({count}, {rows}, {units})"
+        raise node.refused(f"have {due}, not {w.shape} and {r.shape}")
+    b = _array(node, 3, "B", (count, 2 * rows))
+    cells = _cells(node, net, kind, count)
+    peepholes = _array(node, 7, "P", (count, 3 * units)) if node.operator == "LSTM" else None
+    x, time, batch = _operand(node, net, batch_first, w.shape[2])
+    lengths = _lengths(node, net, time, x.axes[1 if not batch_first else 0])
+    starts = {state: _initial(node, net, k, batch_first, count, units) for k, state in kind.states}
+    passes = []
+    for d, reverse in enumerate(reverses):
+        parameters = _parameters(
+            node, cells[d], w[d], r[d], None if b is None else b[d], None if peepholes is None else peepholes[d]
+        )
+        constants: dict[str, np.ndarray] = {}
+        others: dict[str, Vector | np.ndarray] = {}
+        for state, start in starts.items():
+            if start is not None:
+                _sort(node, net, start[d], state, constants, others)
+        layer = Layer(cells[d], w.shape[2], units, parameters, initial=constants, reverse=reverse)
+        passes.append(_pass(net, node, layer, settled(net, x.vector), others, lengths))
+    return _outputs(node, net, kind, passes, time, batch, batch_first)
+
+
+def _check_floats(node: Node, *arrays: np.ndarray) -> None:
+    for array in arrays:
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise node.refused("have finite floats as weights")
+        with np.errstate(over="ignore"):
+            if not np.isfinite(array.astype(np.float32)).all():
+                raise node.refused("have weights that float32 can hold")
+
+
+def _array(node: Node, k: int, words: str, shape: tuple[int, ...]) -> np.ndarray | None:
+    if node.optional(k) is None:
+        return None
+    array = constant(node, k, words)
+    if array.shape != shape:
+        raise node.refused(f"have {words} of shape {shape}, not {array.shape}")
+    _check_floats(node, array)
+    return array
+
+
+# -- cells and weights -------------------------------------------------------------------------------------------------
+def _cells(node: Node, net: Interpreter, kind: Recurrence, count: int) -> list[Cell]:
+    """The cell of every direction, with its nonlinearities."""
+    functions = _functions(node, kind, count)
+    bound = node.real("clip")
+    if bound is not None and bound <= 0:
+        raise node.refused(f"have a clip above 0, not {bound}")
+    name = node.operator.lower()
+    if node.operator == "GRU":
+        after = node.flag("linear_before_reset")
+        name = "gru" if after else "gru-reset-before"
+        if not after and net.producer.lower() == "pytorch":
+            net.warn(_TRAP.format(name=node.name))
+    if node.operator == "LSTM":
+        # Peepholes of nothing but zeros are none.
+        seen = node.optional(7)
+        peephole = seen is not None and not (isinstance(seen, Constant) and not np.any(seen.array))
+        name += "-peephole" * peephole + "-coupled" * node.flag("input_forget")
+    if name not in CELLS:
+        raise node.refused(f"be of a cell that hwrnn has, not {name}")
+    cells = []
+    for chosen in functions:
+        clipped = [f if bound is None else _clipped(node, f, bound) for f in chosen]
+        if node.operator == "RNN":
+            cells.append(CELLS[name](phi=clipped[0]))
+        else:
+            cells.append(CELLS[name](sigma=clipped[0], phi=clipped[1]))
+        if node.operator == "LSTM" and chosen[2] != clipped[1]:
+            # ONNX Runtime bounds what enters the gates and the candidate, and not the cell state before the output.
+            cells[-1] = replace(cells[-1], psi=chosen[2])  # type: ignore[call-arg]
+    return cells
+
+
+def _clipped(node: Node, function: Nonlinearity, bound: float) -> Nonlinearity:
+    make = getattr(activations, "clipped", None)
+    if make is None:
+        raise node.refused("have no clip")
+    try:
+        return make(function, bound)
+    except ValueError as error:
+        raise node.refused(f"have a clip that hwrnn can compute: {error}") from error
+
+
+def _functions(node: Node, kind: Recurrence, count: int) -> list[list[Nonlinearity]]:
+    """The nonlinearities of every direction; alpha and beta go to those that have them, in order."""
+    names = node.texts("activations")
+    names = list(kind.functions) * count if names is None else names
+    if len(names) != count * len(kind.functions):
+        raise node.refused(f"have {count * len(kind.functions)} activations, not {len(names)}")
+    unknown = [name for name in names if name.lower() not in ACTIVATIONS]
+    if unknown:
+        raise node.refused(f"have activations of {', '.join(ACTIVATIONS)}, not {unknown[0][:80]!r}")
+    given = {"alpha": node.reals("activation_alpha") or [], "beta": node.reals("activation_beta") or []}
+    found: list[Nonlinearity] = []
+    for name in names:
+        parameters = {}
+        for k, words in enumerate(("alpha", "beta"), 1):
+            if ACTIVATIONS[name.lower()][k] is not None and given[words]:
+                parameters[words] = given[words].pop(0)
+        try:
+            found.append(function_named(name, **parameters))
+        except ValueError as error:
+            raise node.refused(f"have activations that hwrnn can compute: {error}") from error
+    left = [words for words, numbers in given.items() if numbers]
+    if left:
+        raise node.refused(f"have as many values of activation_{left[0]} as its activations read")
+    n = len(kind.functions)
+    return [found[d * n : (d + 1) * n] for d in range(count)]
+
+
+def _parameters(
+    node: Node, cell: Cell, w: np.ndarray, r: np.ndarray, b: np.ndarray | None, p: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """The weights of one direction by phase and operand, in hwrnn's order of gates."""
+    units, kind = r.shape[1], KINDS[node.operator]
+    letters = {gate: _LETTERS[node.operator].get(gate, gate) for gate in cell.gates}
+
+    def rows(array: np.ndarray, gate: str, start: int = 0) -> np.ndarray:
+        at = start + kind.gates.index(letters[gate]) * units
+        return array[at : at + units].astype(np.float64)
+
+    half = len(kind.gates) * units
+    found = {}
+    for k, phase in enumerate(cell.phases):
+        for operand in phase.operands:
+            blocks = []
+            for gate in phase.rows(operand):
+                if operand == "x":
+                    blocks.append(rows(w, gate))
+                elif operand == "c":
+                    own = np.zeros(units) if p is None else p["iof".index(gate) * units :][:units]
+                    blocks.append(np.diag(own.astype(np.float64)))
+                else:
+                    blocks.append(rows(r, gate))
+            found[f"{k}.{operand}"] = np.concatenate(blocks).astype(np.float32)
+        biases = []
+        for gate, reads in phase.gates.items():
+            total = np.zeros(units)
+            if b is not None and "x" in reads:
+                total = total + rows(b, gate)
+            if b is not None and any(o != "x" for o in reads):
+                total = total + rows(b, gate, half)
+            biases.append(total)
+        found[f"{k}.b"] = np.concatenate(biases).astype(np.float32)
+    return found
+
+
+# -- what it reads -----------------------------------------------------------------------------------------------------
+def _operand(node: Node, net: Interpreter, batch_first: bool, size: int) -> tuple[View, Axis, Axis]:
+    """X with the axes of its time and its batch."""
+    x = node.value(0)
+    if isinstance(x, Constant) or x.vector.constant:
+        raise node.refused("read the network's input, not a constant")
+    if len(x.axes) != 3:
+        raise node.refused(f"have an X of three axes, not {len(x.axes)}")
+    at, of = (1, 0) if batch_first else (0, 1)
+    net.learn([(x.axes[at], TIME, None), (x.axes[of], BATCH, None), (x.axes[2], FEATURES, size)])
+    if x.axes[at] and all(isinstance(a, int) for a in x.axes[at]):
+        x = _repeated(net, x, at)
+    for k, role in ((at, TIME), (of, BATCH)):
+        if any(not isinstance(a, Open) or a.role != role for a in x.axes[k]) or len(x.axes[k]) > 1:
+            raise node.refused(f"have the {role} and nothing else along axis {k} of X")
+    if any(isinstance(a, Open) for a in x.axes[2]) or x.shape[2] != size:
+        raise node.refused(f"have {size} features along axis 2 of X, as W does, not {x.shape[2]}")
+    return x, x.axes[at], x.axes[of]
+
+
+def _repeated(net: Interpreter, x: View, at: int) -> View:
+    """A value that was repeated as often as there are steps, as one that is the same at every step."""
+    size = int(x.shape[at])
+    again = taken(x, at, np.zeros(size, np.int64))
+    alike = all(np.array_equal(a, b) for a, b in zip(again.vector.parts, x.vector.parts, strict=True))
+    if not alike or (not isinstance(net.sizes[TIME], Size) and net.sizes[TIME] != size):
+        return x
+    first = taken(x, at, np.array(0))
+    return first.placed([*first.axes[:at], (Open(TIME, size),), *first.axes[at:]])
+
+
+def _lengths(node: Node, net: Interpreter, time: Axis, batch: Axis) -> Source | np.ndarray | None:
+    value = node.optional(4)
+    if value is None:
+        return None
+    steps: Any = time[0].size if time and isinstance(time[0], Open) else 1
+    view = as_view(value)
+    if len(view.axes) != 1 or view.kind.kind not in "iu":
+        raise node.refused("have whole numbers of one axis as sequence_lens")
+    net.learn([(view.axes[0], BATCH, None)])
+    if view.vector.constant:
+        if not isinstance(steps, Size) and (view.offset == steps).all():
+            return None
+        return np.broadcast_to(view.offset.astype(np.int64), (int(view.columns.size),))
+    source = net.lengths_of(view)
+    if source is None or view.axes[0] != batch:
+        raise node.refused("have an input of the network or a constant as sequence_lens")
+    return source
+
+
+def _initial(
+    node: Node, net: Interpreter, k: int, batch_first: bool, count: int, units: int
+) -> list[Vector | np.ndarray] | None:
+    """The first state of every direction: what each unit comes from, or an array (N, units)."""
+    value = node.optional(k)
+    if value is None:
+        return None
+    view = as_view(value)
+    if len(view.axes) != 3:
+        raise node.refused(f"have an initial state of three axes, not {len(view.axes)}")
+    at, of = (1, 0) if batch_first else (0, 1)
+    net.learn([(view.axes[at], FEATURES, count), (view.axes[of], BATCH, None), (view.axes[2], FEATURES, units)])
+    inner = (*view.axes[at], *view.axes[2])
+    if any(isinstance(a, Open) for a in inner) or (view.shape[at], view.shape[2]) != (count, units):
+        raise node.refused(f"have initial states of {count} directions and {units} units, not {list(view.shape)}")
+    if any(not isinstance(a, Open) for a in view.axes[of]):
+        return _initial_rows(node, net, view, at, of)
+    if any(isinstance(a, Open) and a.role != BATCH for a in view.axes[of]):
+        raise node.refused(f"have the batch along axis {of} of its initial states")
+    net.initial_inputs(view.columns)
+    return [taken(view, at, np.array(d)).vector for d in range(count)]
+
+
+def _initial_rows(node: Node, net: Interpreter, view: View, at: int, of: int) -> list[Vector | np.ndarray]:
+    """Constant states for a number of sequences that the file fixes."""
+    if not view.vector.constant:
+        raise node.refused(f"have the batch along axis {of} of its initial states")
+    rows = np.moveaxis(view.offset.reshape([int(s) for s in view.shape]), (at, of), (0, 1))
+    found: list[Vector | np.ndarray] = []
+    for own in rows:
+        same = (own == own[0]).all()
+        units = own.shape[1]
+        found.append(Vector(np.full(units, NOTHING), np.zeros(units), own[0]) if same else own.astype(np.float32))
+    return found
+
+
+def _sort(
+    node: Node, net: Interpreter, start: Vector | np.ndarray, state: str, constants: dict[str, np.ndarray],
+    others: dict[str, Vector | np.ndarray],
+) -> None:  # fmt: skip
+    """Put a first state among the constants or the others; zeros are left out."""
+    if isinstance(start, np.ndarray) or not start.constant:
+        others[state] = start
+    elif start.offset.any():
+        constants[state] = start.offset.astype(np.float32)
+        _check_floats(node, constants[state])
+
+
+def _pass(
+    net: Interpreter, node: Node, layer: Layer, operand: Vector, initial: dict[str, Vector | np.ndarray],
+    lengths: Source | np.ndarray | None,
+) -> tuple[Pass, bool, Source | None]:  # fmt: skip
+    """The pass of a direction; whether its steps come out turned, and within which lengths.
+
+    A layer that reads turned sequences runs the other way and gives its outputs turned.
+    """
+    found = net.sources.of(operand.columns)
+    turned = [s for s in found if isinstance(s, Pick) and s.at is None]
+    within = turned[0].lengths if turned else None
+    every = len(turned) == len([s for s in found if s.timed])
+    if turned and every and all(s.lengths is lengths for s in turned):
+        columns = net.sources.picked(operand.columns, None, within)
+        operand = Vector(columns, operand.scale, operand.offset)
+        layer = replace(layer, reverse=not layer.reverse)
+        return Pass(node=node.name, layer=layer, operand=operand, initial=initial, lengths=lengths), True, within
+    return Pass(node=node.name, layer=layer, operand=operand, initial=initial, lengths=lengths), False, None
+
+
+def _outputs(
+    node: Node, net: Interpreter, kind: Recurrence, passes: Sequence[tuple[Pass, bool, Source | None]], time: Axis,
+    batch: Axis, batch_first: bool,
+) -> list[Value | None]:  # fmt: skip
+    """Y, Y_h and, of an LSTM, Y_c."""
+    wanted = [*node.wanted, False, False, False]
+    found: list[Value | None] = [None] * (1 + len(kind.states))
+    units = passes[0][0].layer.units
+    count = len(passes)
+    ones, zeros = np.ones((count, units)), np.zeros((count, units))
+    float32 = np.dtype(np.float32)
+    if wanted[0]:
+        columns = []
+        for run, turned, within in passes:
+            source = net.sources.add(Steps(units=units, timed=True, of=run))
+            own = source.channels
+            own = net.sources.picked(own, None, within) if turned else own
+            columns.append(own if time else net.sources.picked(own, -1))
+        axes = [batch, time, (count,), (units,)] if batch_first else [time, (count,), batch, (units,)]
+        found[0] = v.canonical(View(tuple(axes), np.array(columns), ones, zeros, float32))
+    for k, (_, state) in enumerate(kind.states, 1):
+        if wanted[k]:
+            states = np.array([net.sources.final(run, state).channels for run, _, _ in passes])
+            axes = [batch, (count,), (units,)] if batch_first else [(count,), batch, (units,)]
+            found[k] = v.canonical(View(tuple(axes), states, ones, zeros, float32))
+    return found
