@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from operator import add, mul, sub
-from typing import Self
+from typing import Any, Self
 
 from hwrnn.activations import PiecewiseLinear, Table
 from hwrnn.c_source import Unprintable
@@ -24,7 +24,7 @@ from hwrnn.fixed import Number, point_of
 from hwrnn.formats import LayerFormats
 from hwrnn.trace import trace
 
-__all__ = ["HELPERS", "CLayer", "CNumber", "lasting", "print_layer"]
+__all__ = ["HELPERS", "CLayer", "CNumber", "LayerPrinter", "lasting", "print_layer"]
 
 #: The two shifts, without undefined behaviour; ``T`` and ``U`` are the signed and the unsigned type.
 HELPERS = """
@@ -208,16 +208,23 @@ def lasting(cell: Cell) -> tuple[str, ...]:
     return tuple(name for name in (*cell.states, *lines.stores) if name in names)
 
 
-class _Printer:
+class LayerPrinter:
+    """Walks a cell's trace, phase by phase, with a number type of C; the hooks say what becomes of values.
+
+    Hooks: :meth:`constant`, :meth:`loaded`, :meth:`gate` and :meth:`stored` give numbers of that type.
+    """
+
     def __init__(self, cell: Cell, formats: LayerFormats) -> None:
         self.lines, self.formats, self.lasting = trace(cell), formats, lasting(cell)
-        self.writer = Writer()
-        self.stored: list[str] = []
-        self.lifts: dict[str, tuple[int, int]] = {}
 
-    def phase(self, phase: int) -> tuple[str, ...]:
-        operations, lines, first = self.lines.operations, self.lines, len(self.writer.statements)
-        known = {}
+    def walk(self, phase: int) -> None:
+        """The lines of a phase, which stand in a loop over units behind its products.
+
+        Raises:
+            Unprintable: a nonlinearity that is not made of lines, or an old state that is read too late.
+        """
+        operations, lines = self.lines.operations, self.lines
+        known: dict[int, Any] = {}
         for name in lines.olds_of(phase):  # ahead of what is stored in their places
             at = lines.stores.get(name)
             if at is not None and operations[at].phase < phase:
@@ -232,21 +239,50 @@ class _Printer:
             if op.kind == "gate":
                 known[index] = self.gate(op.name)
             elif op.kind == "store":
-                known[index] = self.saturated(op.name, args[0].rounded(self.formats.values[op.name].frac))
-                place = known[index].raw
-                self.say(f"v_{op.name}[k] = {place};" if op.name in self.lasting else f"KEEP(v_{op.name}, {place});")
+                known[index] = self.stored(op.name, args[0])
             elif op.kind == "constant":
-                known[index] = CNumber(Place(self.writer, ""), 0, 0, 0)._operand(op.value)
+                known[index] = self.constant(op.value)
             elif op.kind == "apply":
                 if not isinstance(op.function, PiecewiseLinear) or not op.function.shift_only:
                     raise Unprintable(f"{getattr(op.function, 'name', '')!r} is not made of lines")
                 known[index] = args[0].apply(op.function)
             else:
                 known[index] = {"add": add, "sub": sub, "mul": mul}[op.kind](*args)
+
+    def constant(self, value: float) -> Number:
+        """A constant of the cell's lines."""
+        raise NotImplementedError
+
+    def loaded(self, name: str) -> Number:
+        """An old state, or what an earlier phase stored, of this unit."""
+        raise NotImplementedError
+
+    def gate(self, gate: str) -> Number:
+        """A pre-activation of this unit, rounded to its format."""
+        raise NotImplementedError
+
+    def stored(self, name: str, value: Number) -> Number:
+        """A value rounded to its format and put where it is kept, if it outlives its phase (``lasting``)."""
+        raise NotImplementedError
+
+
+class _Printer(LayerPrinter):
+    def __init__(self, cell: Cell, formats: LayerFormats) -> None:
+        super().__init__(cell, formats)
+        self.writer = Writer()
+        self.counted: list[str] = []
+        self.lifts: dict[str, tuple[int, int]] = {}
+
+    def phase(self, phase: int) -> tuple[str, ...]:
+        first = len(self.writer.statements)
+        self.walk(phase)
         return tuple(self.writer.statements[first:])
 
     def say(self, statement: str) -> None:
         self.writer.statements.append(statement)
+
+    def constant(self, value: float) -> CNumber:
+        return CNumber(Place(self.writer, ""), 0, 0, 0)._operand(value)
 
     def loaded(self, name: str) -> CNumber:
         form = self.formats.values[name]
@@ -262,10 +298,17 @@ class _Printer:
         self.say(f"KEEP(a_{gate}, {result.raw});")
         return result
 
+    def stored(self, name: str, value: Number) -> CNumber:
+        assert isinstance(value, CNumber)
+        result = self.saturated(name, value.rounded(self.formats.values[name].frac))
+        place = result.raw
+        self.say(f"v_{name}[k] = {place};" if name in self.lasting else f"KEEP(v_{name}, {place});")
+        return result
+
     def saturated(self, name: str, value: CNumber) -> CNumber:
         result = value.saturated(self.formats.values[name])
-        self.say(f"COUNT({len(self.stored)}, {value.raw}, {result.raw});")
-        self.stored.append(name)
+        self.say(f"COUNT({len(self.counted)}, {value.raw}, {result.raw});")
+        self.counted.append(name)
         return result
 
 
@@ -279,4 +322,4 @@ def print_layer(cell: Cell, formats: LayerFormats) -> CLayer:
     phases = tuple(printer.phase(k) for k in range(len(cell.phases)))
     writer = printer.writer
     bound = max(writer.bound, *(max(-f.lo, f.hi) for f in formats.values.values()))
-    return CLayer(phases, tuple(printer.stored), writer.placed(), bound, printer.lifts)
+    return CLayer(phases, tuple(printer.counted), writer.placed(), bound, printer.lifts)

@@ -17,7 +17,7 @@ from hwrnn.rtl.load_frames import HELD, REASONS, frames_for
 from hwrnn.rtl.network import Network
 from hwrnn.rtl.rounds import Order, filled, order_of
 
-__all__ = ["bench_files", "random_sequences"]
+__all__ = ["bench_files", "check_file", "random_sequences"]
 
 _STEPS = (4, 1, 2)  # of the sequences of a bench without samples
 # What the bench says of the cycles that it checks.
@@ -108,6 +108,26 @@ def bench_files(network: Network, name: str, version: str, x: np.ndarray, length
         if network.weights == "spram":
             holes["LOAD_FIRST"] = "    // There are no weights yet.\n    load;\n\n"
     return {f"{name}_tb.v": _filled("bench.v", holes), **files}
+
+
+def check_file(network: Network, name: str, version: str, ports: tuple[str, str]) -> dict[str, str]:
+    """A program that feeds a network's C the stimulus of the bench, by its file name.
+
+    Args:
+        ports: the types of the elements of input and output vectors in C.
+    """
+    holes = {
+        "NAME": name,
+        "VERSION": version,
+        "MACRO": name.upper(),
+        "INPUT_BITS": padded(network.input_format.width),
+        "OUTPUT_BITS": padded(network.output_format.width),
+        "CHANNELS": network.channels,
+        "X": ports[0],
+        "Y": ports[1],
+        "NEXT": f"{name}_more(&states[channel], y)" if network.model.encoder else "0",
+    }
+    return {f"{name}_check.c": _filled("check.c", holes)}
 
 
 def _filled(file: str, holes: dict[str, Any]) -> str:

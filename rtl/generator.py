@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import hwrnn
+from hwrnn.c_reference import Unprintable, c_reference
 from hwrnn.errors import UsageError
 from hwrnn.files import replace_folder
 from hwrnn.model import check_input
 from hwrnn.quantization import QuantizedModel
 from hwrnn.rtl.balance import lanes_for
-from hwrnn.rtl.bench import bench_files, random_sequences
+from hwrnn.rtl.bench import bench_files, check_file, random_sequences
 from hwrnn.rtl.manifest import manifest_of, model_hash
 from hwrnn.rtl.names import plain_name
 from hwrnn.rtl.network import Network
@@ -45,15 +47,16 @@ def generate(
     samples: Any = None,
     lengths: Any = None,
 ) -> dict[str, Any]:
-    """Write a network as Verilog, with a manifest, a self-checking test bench and a README.
+    """Write a network as Verilog and as C, with a manifest, a self-checking test bench and a README.
 
     The same model and options give the same bytes. A folder that an earlier call wrote is replaced, if nobody changed
     what it held; it is whole or as it was. What ``implement`` made of other Verilog that stood there goes with it.
 
     Args:
         model: a quantized model.
-        folder: NAME.v, NAME_tb.v, stimulus.hex, expected.hex, manifest.json, verilator.vlt and README.md go there;
-            where weights are loaded, load.hex too.
+        folder: NAME.v, NAME_tb.v, stimulus.hex, expected.hex, NAME.h, NAME.c, NAME_check.c, manifest.json,
+            verilator.vlt and README.md go there; where weights are loaded, load.hex too. A network that needs more than
+            64 bits has no C (``hwrnn.c_reference``): a warning and the manifest say so.
         lanes: the budget of multipliers, as :class:`hwrnn.rtl.Network` takes it; or ``"auto"``: those of each layer
             with which the target is fastest (:mod:`hwrnn.rtl.balance`).
         name: of the Verilog top; by default made of the cell and the sizes.
@@ -107,6 +110,8 @@ def generate(
     manifest = manifest_of(emitted, lanes, part, chosen)
     files = {f"{emitted.name}.v": _header(emitted, built) + emitted.text}
     files |= bench_files(emitted.network, emitted.name, hwrnn.__version__, x, steps)
+    beside, manifest["c"] = _c_files(network, emitted.name)
+    files |= beside
     more, manifest["projects"] = project_files(emitted.name, files[f"{emitted.name}.v"], projects, part, clock)
     files |= more
     files["manifest.json"] = json.dumps(manifest, indent=2) + "\n"
@@ -128,6 +133,18 @@ def default_name(model: QuantizedModel) -> str:
     if model.head is not None:
         sizes.append(model.outputs)
     return plain_name("_".join(["hwrnn", *dict.fromkeys(layers), *map(str, sizes)]))[:200]
+
+
+def _c_files(network: Network, name: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """The network as C with a program that checks it, and what the manifest says of it."""
+    try:
+        made = c_reference(network.model, name, network.argmax)
+    except Unprintable as error:
+        warnings.warn(f"The folder has no C of the network: {error}", stacklevel=3)
+        return {}, {"files": [], "left_out": str(error)}
+    files = made.files | check_file(network, name, hwrnn.__version__, made.ports)
+    sizes = {"state_bytes": made.state_bytes, "table_bytes": made.table_bytes}
+    return files, {"files": list(files), "left_out": None, **sizes}
 
 
 def _header(emitted: Emitted, lanes: Any) -> str:

@@ -34,7 +34,7 @@ input element of a one-step sequence to its last output element (both exact whil
 | `{name}.v` | the design; top module `{name}` |
 | `{name}_tb.v` | a self-checking test bench |
 | `stimulus.hex`, `expected.hex` | {_words(manifest)} |
-{_load_file(manifest)}| `manifest.json` | everything on this page, and more, for programs |
+{_load_file(manifest)}{_c_rows(manifest)}| `manifest.json` | everything on this page, and more, for programs |
 | `verilator.vlt` | what `verilator --lint-only -Wall verilator.vlt {name}.v` may leave unsaid, and why |
 | `SHA256SUMS` | for `sha256sum --check` |
 {_project_files(manifest)}
@@ -84,7 +84,7 @@ The bench looks for the hex files in the folder where the simulator runs, and en
 Vendors' simulators (Vivado, Questa, Riviera): compile both Verilog files, set `{name}_tb` as the top and run all;
 give the hex files to the project as memory files, or copy them to where the simulator runs.
 
-{_projects(manifest)}## How the cycles come about
+{_c(manifest)}{_projects(manifest)}## How the cycles come about
 
 - Cycles per time step: {rate["formula"]}.
 - Latency: {latency["formula"]}.
@@ -181,6 +181,36 @@ def _target(manifest: dict[str, Any]) -> str:
 def _bound(manifest: dict[str, Any]) -> str:
     reason = manifest["lanes"].get("reason")
     return "" if reason is None else f"\n\nThe lanes were chosen for this part; what bounds the design: {reason}."
+
+
+def _c_rows(manifest: dict[str, Any]) -> str:
+    if not manifest["c"]["files"]:
+        return ""
+    name = manifest["name"]
+    return (
+        f"| `{name}.h`, `{name}.c` | the same integers in C99, for a microcontroller or another test bench |\n"
+        f"| `{name}_check.c` | feeds that C the stimulus and compares |\n"
+    )
+
+
+def _c(manifest: dict[str, Any]) -> str:
+    name, c = manifest["name"], manifest["c"]
+    if not c["files"]:
+        return f"## The network in C\n\nThe folder has none: {c['left_out']}.\n\n"
+    sizes = f"{c['table_bytes']:,} bytes of constant tables, and {c['state_bytes']:,} bytes of state for each sequence"
+    return f"""## The network in C
+
+`{name}.c` computes the integers of the Verilog a step at a time, in integer arithmetic alone, without the standard
+library: {sizes} that runs.
+`{name}.h` tells how to call it.{_its_weights(manifest)} This ends with one line, `PASS` or `FAIL`:
+
+    cc -std=c99 -O2 -o check {name}_check.c {name}.c && ./check
+
+"""
+
+
+def _its_weights(manifest: dict[str, Any]) -> str:
+    return " Its weights are those of the model, whatever the hardware has loaded." if manifest["load"] else ""
 
 
 def _project_files(manifest: dict[str, Any]) -> str:
