@@ -222,7 +222,7 @@ class _Builder:
                         " to start at zero instead, say --initial zero (initial='zero')"
                     )
                 raise self.fault(
-                    f"come from layers whose sequences all start with one constant state, unlike those of {run.node!r}"
+                    f"come from layers whose sequences start with the same constant state, unlike those of {run.node!r}"
                 )
 
     # -- weights -------------------------------------------------------------------------------------------------------

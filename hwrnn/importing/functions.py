@@ -10,19 +10,19 @@ from hwrnn.activations import NONLINEARITIES, Nonlinearity, nonlinearity
 
 __all__ = ["ACTIVATIONS", "function_named"]
 
-#: ONNX's names in small letters: the catalogue's name and the defaults of alpha and beta, None where there is none.
+#: ONNX's names: the catalogue's name and the defaults of alpha and beta, None where there is none.
 ACTIVATIONS: dict[str, tuple[str, float | None, float | None]] = {
-    "relu": ("relu", None, None),
-    "tanh": ("tanh", None, None),
-    "sigmoid": ("sigmoid", None, None),
-    "softsign": ("softsign", None, None),
-    "softplus": ("softplus", None, None),
-    "leakyrelu": ("leaky", 0.01, None),
-    "thresholdedrelu": ("thresholded", 1.0, None),
-    "elu": ("elu", 1.0, None),
-    "affine": ("affine", 1.0, 0.0),
-    "scaledtanh": ("scaled_tanh", 1.0, 1.0),
-    "hardsigmoid": ("hard_line", 0.2, 0.5),
+    "Relu": ("relu", None, None),
+    "Tanh": ("tanh", None, None),
+    "Sigmoid": ("sigmoid", None, None),
+    "Softsign": ("softsign", None, None),
+    "Softplus": ("softplus", None, None),
+    "LeakyRelu": ("leaky", 0.01, None),
+    "ThresholdedRelu": ("thresholded", 1.0, None),
+    "Elu": ("elu", 1.0, None),
+    "Affine": ("affine", 1.0, 0.0),
+    "ScaledTanh": ("scaled_tanh", 1.0, 1.0),
+    "HardSigmoid": ("hard_line", 0.2, 0.5),
 }
 
 #: What the catalogue calls some of them with other words.
@@ -42,15 +42,14 @@ def short(value: float) -> str:
 
 
 def function_named(name: str, alpha: float | None = None, beta: float | None = None) -> Nonlinearity:
-    """The nonlinearity that ONNX calls ``name`` (in any case), with its parameters.
+    """The nonlinearity that ONNX calls ``name``, with its parameters.
 
     Raises:
         ValueError: a name or parameter that it does not have.
     """
-    key = name.lower()
-    if key not in ACTIVATIONS:
+    if name not in ACTIVATIONS:
         raise ValueError(f"have an activation of {', '.join(ACTIVATIONS)}, not {name[:80]!r}")
-    base, *defaults = ACTIVATIONS[key]
+    base, *defaults = ACTIVATIONS[name]
     texts = []
     for words, given, default in (("alpha", alpha, defaults[0]), ("beta", beta, defaults[1])):
         if given is not None and default is None and given != 0:

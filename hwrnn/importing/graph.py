@@ -155,6 +155,10 @@ class Node:
             raise self.refused(f"have the attribute {name!r}")
         return found.g
 
+    def given(self, k: int) -> Any:
+        """Input ``k`` or None; it does not count as read."""
+        return self._inputs[k] if k < len(self._inputs) else None
+
     @property
     def arguments(self) -> int:
         """How many inputs there are, those without a name counted."""

@@ -221,8 +221,22 @@ def _reshape(node: Node, net: Interpreter) -> Sequence[Value]:
         total = product(shape)
         if not isinstance(total, Size) and not isinstance(others, Size) and (others == 0 or total % others):
             raise node.refused(f"have a shape that its {total} elements fill, not {target}")
+        if isinstance(value, View):
+            _bound(net, value, target)
         target[rest[0]] = total // others
+    elif isinstance(value, View):
+        _bound(net, value, target)
     return [reshaped(node, value, target)]
+
+
+def _bound(net: Interpreter, view: View, target: Sequence[Any]) -> None:
+    """Where a reshape keeps an axis in its place but writes its size as a number, that is the size (dynamo does so)."""
+    sizes = [size for size in target if isinstance(size, Size) or size != 1]
+    axes = [axis for axis in view.axes if axis]
+    if len(sizes) == len(axes):
+        for axis, size in zip(axes, sizes, strict=True):
+            if len(axis) == 1 and isinstance(axis[0], Open) and not isinstance(size, Size) and size > 0:
+                net.bind(axis[0].role, size)
 
 
 def reshaped(node: Node, value: Value, target: Sequence[Any]) -> Value:

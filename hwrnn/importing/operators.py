@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto
 
 from hwrnn.errors import UsageError
-from hwrnn.importing.graph import Node, flattened, initializers, kind_name, opset_of, tensor_kind
+from hwrnn.importing.graph import Node, flattened, initializers, kind_name, opset_of, refused, tensor_kind
 from hwrnn.importing.shapes import Size, Undecided
 from hwrnn.importing.values import (
     BATCH,
@@ -35,7 +35,7 @@ from hwrnn.importing.values import (
     inner,
 )  # fmt: skip
 
-__all__ = ["HANDLERS", "OPERATORS", "Interpreter", "Learnt", "operator"]
+__all__ = ["HANDLERS", "OPERATORS", "Bound", "Interpreter", "Learnt", "operator"]
 
 Handler = Callable[[Node, "Interpreter"], Sequence[Value | None]]
 OPERATORS: dict[str, Handler] = {}
@@ -64,6 +64,14 @@ class Learnt(Exception):
         self.roles = dict(roles)
 
 
+class Bound(Exception):
+    """A node works for one size of the batch or the time only; the interpretation begins anew with it."""
+
+    def __init__(self, role: str, size: int) -> None:
+        super().__init__(f"{role} {size}")
+        self.role, self.size = role, size
+
+
 class Interpreter:
     """What a graph's values mean.
 
@@ -80,11 +88,13 @@ class Interpreter:
 
     def __init__(self, proto: ModelProto, zero_initial: bool = False) -> None:
         self.proto = flattened(proto)
+        _check_recurrent(self.proto.graph)
         self.opset = opset_of(proto)[""]
         self.opsets = opset_of(self.proto)
         self.producer = str(proto.producer_name)
         self.zeroed: set[str] = set()
         self._roles: dict[str, tuple[str, Any]] = {}
+        self._bound: dict[str, int] = {}
         self._declared = dict(_inputs(self.proto.graph))
         for module in HANDLERS:
             name = f"hwrnn.importing.{module}"
@@ -99,6 +109,8 @@ class Interpreter:
                 self.zeroed |= new
             except Learnt as found:
                 self._learn(found.roles)
+            except Bound as found:
+                self._bound[found.role] = found.size
         raise UsageError(f"Inputs of the network must have less than {_MOST_ROLES} axes in all")
 
     def _learn(self, roles: Mapping[str, tuple[str, Any]]) -> None:
@@ -149,7 +161,7 @@ class Interpreter:
             if len(fixed) > 1:  # two numbers that are said to be one
                 words = " and ".join(str(n) for n in sorted(fixed))
                 raise UsageError(f"Inputs of the network must have one {role} size, not {words}")
-            self.sizes[role] = fixed.pop() if fixed else Size.of(role)
+            self.sizes[role] = fixed.pop() if fixed else self._bound.get(role, Size.of(role))
 
     def _input(self, name: str, kind: np.dtype, shape: Sequence[Any]) -> View:
         axes: list[Axis] = []
@@ -278,6 +290,15 @@ class Interpreter:
             if isinstance(source, Input):
                 self.initial[source.name] = source
 
+    def bind(self, role: str, size: int) -> None:
+        """Begin anew with a size of the batch or the time that the file leaves open and a node demands.
+
+        Raises:
+            Bound: where it was open; nothing happens where it is a number.
+        """
+        if role in (BATCH, TIME) and isinstance(self.sizes[role], Size):
+            raise Bound(role, size)
+
     def open_of(self, size: Any) -> Open | None:
         """The batch, the time or another axis of an input that has an open size."""
         for source in self.inputs.values():
@@ -294,6 +315,30 @@ class Interpreter:
             return None
         (source,) = self.sources.of(vector.columns)
         return source if isinstance(source, Input) and not source.timed and source.units == 1 else None
+
+
+def _all_nodes(graph: GraphProto) -> Iterator[NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _all_nodes(attribute.g)
+
+
+def _check_recurrent(graph: GraphProto) -> None:
+    """Refuse a graph without a recurrent operator, whose refusal at some other node would hide what is missing."""
+    nodes = list(_all_nodes(graph))
+    if any(node.op_type in ("RNN", "GRU", "LSTM") for node in nodes):
+        return
+    for node in nodes:
+        if node.op_type in ("Loop", "Scan"):
+            reason = "be an RNN, GRU or LSTM node: a recurrence in a loop is not understood"
+            raise refused(node.name, node.op_type, reason)
+    found = ", ".join(sorted({node.op_type[:40] for node in nodes})[:20])
+    raise UsageError(
+        f"Network must hold an RNN, GRU or LSTM node, not only {found or 'no nodes'}: a recurrence that is written out"
+        " step by step is not understood"
+    )
 
 
 def _inputs(graph: GraphProto) -> Iterable[tuple[str, tuple[np.dtype, list[int | str | None]]]]:

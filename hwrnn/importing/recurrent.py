@@ -64,6 +64,8 @@ KINDS = {
 }
 #: hwrnn's gates that ONNX calls otherwise.
 _LETTERS = {"RNN": {"h": "i"}, "GRU": {"n": "h", "nx": "h", "nh": "h"}, "LSTM": {"g": "c"}}
+#: Activations without defaults of alpha and beta that everybody agrees on.
+_UNSETTLED = ("Affine", "ScaledTanh", "ThresholdedRelu")
 _DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
 _TRAP = (
     "Node {name!r} is a GRU that resets before the product (linear_before_reset=0), in a file of PyTorch, whose own GRU"
@@ -81,6 +83,7 @@ def _recurrent(node: Node, net: Interpreter) -> Sequence[Value | None]:
     count = len(reverses)
     w, r = (constant(node, k, words) for k, words in ((1, "W"), (2, "R")))
     _check_floats(node, w, r)
+    _check_kinds(node, net)
     units = node.integer("hidden_size", r.shape[-1] if r.ndim == 3 else 0)
     rows = len(kind.gates) * units
     if units < 1 or w.ndim != 3 or w.shape[:2] != (count, rows) or r.shape != (count, rows, units) or not w.shape[2]:
@@ -91,7 +94,7 @@ def _recurrent(node: Node, net: Interpreter) -> Sequence[Value | None]:
     peepholes = _array(node, 7, "P", (count, 3 * units)) if node.operator == "LSTM" else None
     x, time, batch = _operand(node, net, batch_first, w.shape[2])
     lengths = _lengths(node, net, time, x.axes[1 if not batch_first else 0])
-    starts = {state: _initial(node, net, k, batch_first, count, units) for k, state in kind.states}
+    starts = {state: _initial(node, net, k, batch_first, count, units, batch) for k, state in kind.states}
     passes = []
     for d, reverse in enumerate(reverses):
         parameters = _parameters(
@@ -114,6 +117,19 @@ def _check_floats(node: Node, *arrays: np.ndarray) -> None:
         with np.errstate(over="ignore"):
             if not np.isfinite(array.astype(np.float32)).all():
                 raise node.refused("have weights that float32 can hold")
+
+
+def _check_kinds(node: Node, net: Interpreter) -> None:
+    """Refuse numbers of different types, which the standard forbids and runtimes treat differently."""
+    kinds = {}
+    for k in (0, 1, 2, 3, 5, 6, 7):
+        value = node.given(k)
+        if value is not None:
+            kinds[k] = value.kind if isinstance(value, View) else value.array.dtype
+    if len(set(kinds.values())) > 1:
+        raise node.refused("have numbers of one type, not of " + " and ".join(sorted({str(k) for k in kinds.values()})))
+    if kinds[0] != np.float32:
+        net.note(f"Node {node.name!r} is in {kinds[0]}; hwrnn computes in float32")
 
 
 def _array(node: Node, k: int, words: str, shape: tuple[int, ...]) -> np.ndarray | None:
@@ -176,7 +192,7 @@ def _functions(node: Node, kind: Recurrence, count: int) -> list[list[Nonlineari
     names = list(kind.functions) * count if names is None else names
     if len(names) != count * len(kind.functions):
         raise node.refused(f"have {count * len(kind.functions)} activations, not {len(names)}")
-    unknown = [name for name in names if name.lower() not in ACTIVATIONS]
+    unknown = [name for name in names if name not in ACTIVATIONS]
     if unknown:
         raise node.refused(f"have activations of {', '.join(ACTIVATIONS)}, not {unknown[0][:80]!r}")
     given = {"alpha": node.reals("activation_alpha") or [], "beta": node.reals("activation_beta") or []}
@@ -184,8 +200,12 @@ def _functions(node: Node, kind: Recurrence, count: int) -> list[list[Nonlineari
     for name in names:
         parameters = {}
         for k, words in enumerate(("alpha", "beta"), 1):
-            if ACTIVATIONS[name.lower()][k] is not None and given[words]:
+            if ACTIVATIONS[name][k] is None:
+                continue
+            if given[words]:
                 parameters[words] = given[words].pop(0)
+            elif name in _UNSETTLED:
+                raise node.refused(f"have activation_{words} for {name}: runtimes do not agree on what it is without")
         try:
             found.append(function_named(name, **parameters))
         except ValueError as error:
@@ -277,15 +297,22 @@ def _lengths(node: Node, net: Interpreter, time: Axis, batch: Axis) -> Source | 
     if view.vector.constant:
         if not isinstance(steps, Size) and (view.offset == steps).all():
             return None
-        return np.broadcast_to(view.offset.astype(np.int64), (int(view.columns.size),))
+        if batch:
+            net.bind(BATCH, view.columns.size)
+        if _sequences(net, batch) != view.columns.size:
+            raise node.refused(f"have sequence_lens for each sequence, not {view.columns.size} of them")
+        return view.offset.astype(np.int64).reshape(-1)
     source = net.lengths_of(view)
-    if source is None or view.axes[0] != batch:
+    if not batch:
+        net.bind(BATCH, 1)
+    alone = not batch and view.shape == (1,)  # a batch of one, which Unsqueeze made
+    if source is None or (view.axes[0] != batch and not alone):
         raise node.refused("have an input of the network or a constant as sequence_lens")
     return source
 
 
 def _initial(
-    node: Node, net: Interpreter, k: int, batch_first: bool, count: int, units: int
+    node: Node, net: Interpreter, k: int, batch_first: bool, count: int, units: int, batch: Axis
 ) -> list[Vector | np.ndarray] | None:
     """The first state of every direction: what each unit comes from, or an array (N, units)."""
     value = node.optional(k)
@@ -299,16 +326,27 @@ def _initial(
     inner = (*view.axes[at], *view.axes[2])
     if any(isinstance(a, Open) for a in inner) or (view.shape[at], view.shape[2]) != (count, units):
         raise node.refused(f"have initial states of {count} directions and {units} units, not {list(view.shape)}")
-    if any(not isinstance(a, Open) for a in view.axes[of]):
-        return _initial_rows(node, net, view, at, of)
+    if not view.axes[of] or any(not isinstance(a, Open) for a in view.axes[of]):
+        return _initial_rows(node, net, view, (at, of), batch)
     if any(isinstance(a, Open) and a.role != BATCH for a in view.axes[of]):
         raise node.refused(f"have the batch along axis {of} of its initial states")
     net.initial_inputs(view.columns)
     return [taken(view, at, np.array(d)).vector for d in range(count)]
 
 
-def _initial_rows(node: Node, net: Interpreter, view: View, at: int, of: int) -> list[Vector | np.ndarray]:
-    """Constant states for a number of sequences that the file fixes."""
+def _initial_rows(
+    node: Node, net: Interpreter, view: View, places: tuple[int, int], batch: Axis
+) -> list[Vector | np.ndarray]:
+    """States for a number of sequences that the file fixes; computed ones only for a single sequence."""
+    at, of = places
+    count = int(view.shape[of])
+    if batch:
+        net.bind(BATCH, count)
+    if _sequences(net, batch) != count:
+        raise node.refused(f"have initial states for each sequence, not for {count}")
+    if not view.axes[of] and not view.vector.constant:
+        net.initial_inputs(view.columns)
+        return [taken(view, at, np.array(d)).vector for d in range(int(view.shape[at]))]
     if not view.vector.constant:
         raise node.refused(f"have the batch along axis {of} of its initial states")
     rows = np.moveaxis(view.offset.reshape([int(s) for s in view.shape]), (at, of), (0, 1))
@@ -318,6 +356,10 @@ def _initial_rows(node: Node, net: Interpreter, view: View, at: int, of: int) ->
         units = own.shape[1]
         found.append(Vector(np.full(units, NOTHING), np.zeros(units), own[0]) if same else own.astype(np.float32))
     return found
+
+
+def _sequences(net: Interpreter, batch: Axis) -> Any:
+    return net.sizes[BATCH] if batch else 1
 
 
 def _sort(

@@ -144,8 +144,12 @@ def whole(array: np.ndarray) -> list[Any]:
     return [v if isinstance(v, Size) else int(v) for v in array.reshape(-1).tolist()]
 
 
-def folded(values: np.ndarray) -> np.ndarray:
-    """An array of Python objects as int64 where no open size is left in it."""
+def folded(values: Any) -> np.ndarray:
+    """An array (or a single element of one) of Python objects as int64 where no open size is left in it."""
+    if not isinstance(values, np.ndarray):
+        single = np.empty((), object)
+        single[()] = values
+        values = single if isinstance(values, Size) else np.asarray(values)
     if values.dtype == object and not any(isinstance(v, Size) for v in values.reshape(-1)):
         return values.astype(np.int64)
     return values

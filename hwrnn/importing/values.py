@@ -338,7 +338,9 @@ class Sources:
             return source.of if at is None else self._pick(source.of, -1 - at, None)
         if isinstance(source, Pick) and at is None and lengths is source.lengths:
             return source.of
-        if isinstance(source, Steps) and source.of.lengths is None and at == (0 if source.of.layer.reverse else -1):
+        if isinstance(source, Steps) and at == 0 and source.of.layer.reverse:
+            return self.final(source.of, "h")
+        if isinstance(source, Steps) and at == -1 and not source.of.layer.reverse and source.of.lengths is None:
             return self.final(source.of, "h")
         return self.add(Pick(units=source.units, timed=timed, kind=source.kind, of=source, at=at, lengths=lengths))
 
