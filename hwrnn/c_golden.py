@@ -6,7 +6,7 @@ import ctypes
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -66,7 +66,11 @@ APART void phase_{k}(int keep, long units, const T *p, const T *running, T *coun
         lines_{k}(0, units, p, running, counts, {', '.join(f'at[{arrays.index(n)}]' for n in named)});
 }}
 """)
-    states = "".join(f"        memset(at[{arrays.index(f'v_{n}')}], 0, plane);\n" for n in cell.states)
+    of_states = [arrays.index(f"v_{name}") for name in cell.states]
+    begun = "".join(f"        take(at[{n}], states[{k}] + start * units, live, units);\n" for k, n in enumerate(of_states))
+    ended = "".join(f"put(states[{k}] + (start + l) * units, at[{n}] + l, 1, 1, units); " for k, n in enumerate(of_states))
+    ended = f"""            for (long l = live - 1; l >= 0 && lengths[start + l] == t + 1; l--) {{ {ended}}}
+""" if ended else ""
     places = [f"a_{name[2:]}" if name.startswith("a.") else f"v_{name}" for name in stored]
     keeping = "".join(
         f"            if (keep) put(kept[{n}] + first, at[{arrays.index(place)}], live, steps, units);\n"
@@ -83,6 +87,15 @@ APART void put(T *restrict to, const T *restrict from, long live, long steps, lo
             to[l * steps * units + u] = from[u * LANES + l];
 }}
 
+/* States as they stand in a file of sequences, to where a step reads them. */
+APART void take(T *restrict to, const T *restrict from, long live, long units)
+{{
+    memset(to, 0, units * LANES * sizeof(T));
+    for (long l = 0; l < live; l++)
+        for (long u = 0; u < units; u++)
+            to[u * LANES + l] = from[l * units + u];
+}}
+
 APART void begin(T *restrict sums, const T *restrict bias, long rows)
 {{
     for (long r = 0; r < rows; r++)
@@ -92,19 +105,20 @@ APART void begin(T *restrict sums, const T *restrict bias, long rows)
 
 long room(long inputs, long units) {{ return (inputs + {len(arrays)} * units + {len(stored)} + 1) * LANES; }}
 
-/* Sequences x (count, steps, inputs), the longest first; out and kept[...] (count, steps, units), zero at first. */
+/* Sequences x (count, steps, inputs), the longest first; out and kept[...] (count, steps, units), zero at first;
+   states[...] (count, units) before the first step, and then after the last one of each sequence. */
 void run(long keep, long count, long steps, long inputs, long units, const T *x, const int64_t *lengths, const T *p,
-         const T *bias, const T **weights, T *out, T **kept, int64_t *clipped, T *work)
+         const T *bias, const T **weights, T **states, T *out, T **kept, int64_t *clipped,
+         T *work)
 {{
     T *z = work, *running = z + inputs * LANES, *counts = running + LANES, *at[{len(arrays)}];
-    const size_t plane = units * LANES * sizeof(T);
     for (int n = 0; n < {len(arrays)}; n++)
         at[n] = counts + {len(stored)} * LANES + n * units * LANES;
     memset(z, 0, inputs * LANES * sizeof(T));
     for (long start = 0; start < count; start += LANES) {{
         long live = count - start < LANES ? count - start : LANES;
         memset(counts, 0, {len(stored)} * LANES * sizeof(T));
-{states}        for (long t = 0; t < lengths[start]; t++) {{
+{begun}        for (long t = 0; t < lengths[start]; t++) {{
             const long first = (start * steps + t) * units;
             while (lengths[start + live - 1] <= t)
                 live--;
@@ -114,7 +128,7 @@ void run(long keep, long count, long steps, long inputs, long units, const T *x,
                 for (long f = 0; f < inputs; f++)
                     z[f * LANES + l] = x[((start + l) * steps + t) * inputs + f];
 {steps}            put(out + first, at[{output}], live, steps, units);
-{keeping}        }}
+{keeping}{ended}        }}
         for (int n = 0; n < {len(stored)}; n++)
             for (long l = 0; l < LANES; l++)
                 clipped[n] += counts[n * LANES + l];
@@ -219,7 +233,7 @@ def _library(text: str) -> ctypes.CDLL:
             instead="leave compiled out, since numpy computes the same",
         )  # fmt: skip
         library.room.argtypes, library.room.restype = [ctypes.c_long] * 2, ctypes.c_long
-        library.run.argtypes, library.run.restype = [ctypes.c_long] * 5 + [ctypes.c_void_p] * 9, None
+        library.run.argtypes, library.run.restype = [ctypes.c_long] * 5 + [ctypes.c_void_p] * 10, None
         _LIBRARIES[text] = library
     return _LIBRARIES[text]
 
@@ -232,8 +246,8 @@ def _name(layer: QuantizedLayer) -> str:
 
 def same_structure(one: QuantizedModel, other: QuantizedModel) -> bool:
     """Whether two models have the same cells and sizes, so that one can take the other's place."""
-    shapes = [[(la.cell, la.inputs, la.units) for la in model.stack] for model in (one, other)]
-    frames = [(model.every_step, model.head is None, model.encoder) for model in (one, other)]
+    shapes = [[(la.cell, la.inputs, la.units, la.reverse, la.beside) for la in m.stack] for m in (one, other)]
+    frames = [(m.every_step, m.head is None, m.encoder, m.final_state) for m in (one, other)]
     return shapes[0] == shapes[1] and frames[0] == frames[1]
 
 
@@ -328,15 +342,16 @@ class CompiledLayer:
         self.work = np.empty(self.library.room(layer.inputs, layer.units), self.dtype)
 
     def run(
-        self, x: np.ndarray, lengths: np.ndarray, clipped: np.ndarray, keep: bool
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        self, x: np.ndarray, lengths: np.ndarray, clipped: np.ndarray, keep: bool, initial: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Run sequences ``x`` (n, T, inputs), sorted by falling length; zero where one has ended.
 
         Args:
             clipped: int64, what saturated of each of ``stored``, is added to.
+            initial: raw states (n, units) over the layer's constants.
 
         Returns:
-            the output (n, T, units), and what is kept by name, of the same shape.
+            the output (n, T, units), what is kept by name, of the same shape, and each state after a sequence's end.
         """
         layer = self.layer
         count, steps = x.shape[:2]
@@ -344,12 +359,16 @@ class CompiledLayer:
         shape = (count, steps, layer.units)
         out = np.zeros(shape, self.dtype)
         kept = {name: np.zeros(shape, self.dtype) for name in self.stored} if keep else {}
+        states = {name: np.empty((count, layer.units), self.dtype) for name in layer.cell.states}
+        for name, state in states.items():
+            state[...] = initial[name] if name in initial else layer.start(name)
         self.library.run(
             keep, count, steps, layer.inputs, layer.units, x.ctypes.data, lengths.ctypes.data,
-            self.parameters.ctypes.data, self.bias.ctypes.data, _pointers(self.panels), out.ctypes.data,
+            self.parameters.ctypes.data, self.bias.ctypes.data, _pointers(self.panels),
+            _pointers(list(states.values())), out.ctypes.data,
             _pointers(list(kept.values())), clipped.ctypes.data, self.work.ctypes.data,
         )  # fmt: skip
-        return out, kept
+        return out, kept, states
 
 
 def _pointers(arrays: list[np.ndarray]) -> Any:

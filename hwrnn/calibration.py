@@ -17,7 +17,7 @@ from hwrnn.model import Model, check_input
 if TYPE_CHECKING:
     from hwrnn.formats import LayerFormats
 
-__all__ = ["Calibration", "Seen", "calibrate", "fine_format", "format_for", "warn_of_ranges"]
+__all__ = ["Calibration", "Seen", "calibrate", "fine_format", "format_for", "joined", "warn_of_ranges"]
 
 _SEQUENCES = 512  # more calibrate no better and only slower
 _SAMPLES = 1 << 16  # of one value, for the search
@@ -74,8 +74,14 @@ def calibrate(model: Model, split: Any) -> Calibration:
     model.forward(standard, lengths, record)
     valid = np.arange(x.shape[1]) < lengths[:, None]
     kept[0, "x"] = [standard[valid].ravel()]
-    for k in range(1, len(model.stack)):  # an inner layer's input is the output of the one before
-        kept.setdefault((k, "x"), kept[k - 1, model.stack[k - 1].cell.output])  # a code has been recorded
+    for k, layer in enumerate(model.stack):
+        if (k, "x") in kept:  # the input, or a code that has been recorded
+            continue
+        sources = model.sources(k)  # an inner layer's input is the output of the ones before
+        kept[k, "x"] = sum((kept[j, model.stack[j].cell.output] for j in sources), []) if sources else kept[0, "x"]
+    for k, layer in enumerate(model.layers):
+        for name, vector in layer.initial.items():
+            kept[k, name] = [*kept[k, name], np.tile(vector, len(x))]
     y = getattr(split, "y", None)
     if y is not None and y.ndim != 1 + model.every_step + (model.task == "regression"):
         y = None  # ranges can be calibrated on data of another task
@@ -113,6 +119,13 @@ def _summary(key: tuple[int, str], parts: list[np.ndarray]) -> Seen:
         sample = values[np.random.default_rng(0).integers(0, len(values), _SAMPLES)]
     sample = sample.astype(np.float64)
     return Seen(float(values.min()), float(values.max()), sample, float(np.mean(sample * sample)))
+
+
+def joined(seen: Sequence[Seen]) -> Seen:
+    """Several values as one, each counting as much as its sample."""
+    sample = np.concatenate([one.sample for one in seen])
+    power = float(np.average([one.power for one in seen], weights=[len(one.sample) for one in seen]))
+    return Seen(min(one.lo for one in seen), max(one.hi for one in seen), sample, power)
 
 
 def format_for(seen: Seen, width: int, method: str = "mse") -> Format:

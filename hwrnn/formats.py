@@ -15,13 +15,24 @@ from typing import Any
 import numpy as np
 
 from hwrnn.activations import Nonlinearity
-from hwrnn.calibration import Calibration, Seen, fine_format, format_for
+from hwrnn.calibration import Calibration, Seen, fine_format, format_for, joined
 from hwrnn.errors import UsageError
 from hwrnn.fixed import Format
-from hwrnn.model import Layer, Model
+from hwrnn.model import Layer, Model, Stack
 from hwrnn.trace import trace
 
-__all__ = ["PORT", "Choice", "LayerFormats", "Widths", "choice_of", "choose_formats", "derived_formats", "first_choice"]
+__all__ = [
+    "PORT",
+    "Choice",
+    "LayerFormats",
+    "Widths",
+    "choice_of",
+    "choose_formats",
+    "derived_formats",
+    "first_choice",
+    "kinds_of",
+    "output_key",
+]
 
 #: Bits of the narrowest multiplier's port (iCE40): a shift must not push an operand beyond it.
 PORT = 16
@@ -129,7 +140,7 @@ class Choice:
 
     Attributes:
         values: by ``(layer, name)``: the input of layer 0, every stored value, and every pre-activation that enters a
-            multiplier.
+            multiplier. Layers side by side have one format for their outputs, by the first one's name.
         weights: fraction bits by ``(layer, gate, operand)``: the finest that a block may have.
     """
 
@@ -154,8 +165,9 @@ def first_choice(model: Model, seen: Calibration, widths: Widths, method: str) -
     values: dict[tuple[int, str], Format] = {(0, "x"): format_for(seen[0, "x"], widths.input, method)}
     weights: dict[tuple[int, str, str], int] = {}
     for index, layer in enumerate(model.stack):
-        for name, width in _stored(layer, widths.at(index)).items():
-            values[index, name] = format_for(seen[index, name], width, method)
+        for name, width in _stored(model, index, widths.at(index)).items():
+            alike = [seen[key] for key in _alike(model, index, name)]
+            values[index, name] = format_for(alike[0] if len(alike) == 1 else joined(alike), width, method)
         for gate, reads in ((g, r) for p in layer.cell.phases for g, r in p.gates.items()):
             for o in reads:
                 weights[index, gate, o] = _weight_frac(layer.block(gate, o), widths.at(index).weights, method)
@@ -165,24 +177,49 @@ def first_choice(model: Model, seen: Calibration, widths: Widths, method: str) -
 def choice_of(model: Model, widths: Widths, formats: Sequence[LayerFormats]) -> Choice:
     """The choice that known formats of a model came of."""
     values = {(0, "x"): formats[0].values["x"]}
-    for k, (layer, f) in enumerate(zip(model.stack, formats, strict=True)):
-        values.update({(k, name): f.values[name] for name in _stored(layer, widths)})
+    for k, f in enumerate(formats):
+        values.update({(k, name): f.values[name] for name in _stored(model, k, widths)})
     weights = {(k, *key): form.frac for k, f in enumerate(formats) for key, form in f.weights.items()}
     return Choice(values, weights)
 
 
-def _stored(layer: Layer, widths: Widths) -> dict[str, int]:
-    """The width of every value of a layer whose format is chosen."""
-    cell, lines = layer.cell, trace(layer.cell)
-    found = {}
-    for name in lines.stores:
-        found[name] = widths.activations
+def kinds_of(model: Model, index: int) -> dict[str, str]:
+    """The kind of every stored value of a layer whose format is chosen: a name of :class:`Widths`.
+
+    The output of a layer beside another has that one's format, since the next layer reads both as one vector.
+    """
+    cell, found = model.stack[index].cell, {}
+    last = (len(model.layers),) if model.head is not None else model.groups[-1]
+    for name in trace(cell).stores:
+        found[name] = "activations"
         if not cell.states:
-            found[name] = widths.output
+            found[name] = "output" if index in last else "activations"
         elif name == cell.output:
-            found[name] = widths.state
+            found[name] = "state"
         elif name in cell.states:
-            found[name] = widths.cell
+            found[name] = "cell"
+    if output_key(model, index)[0] != index:
+        del found[cell.output]
+    return found
+
+
+def output_key(model: Stack[Any], index: int) -> tuple[int, str]:
+    """The first of the layers that stand side by side with a layer, and its output, whose format is that of them all."""
+    first = next((group[0] for group in model.groups if index in group), index)
+    return first, model.stack[first].cell.output
+
+
+def _alike(model: Model, index: int, name: str) -> list[tuple[int, str]]:
+    """The values that share a chosen format."""
+    if (index, name) != output_key(model, index):
+        return [(index, name)]
+    return [(k, model.stack[k].cell.output) for k in next((g for g in model.groups if index in g), (index,))]
+
+
+def _stored(model: Model, index: int, widths: Widths) -> dict[str, int]:
+    """The width of every value of a layer whose format is chosen."""
+    found = {name: getattr(widths, kind) for name, kind in kinds_of(model, index).items()}
+    lines = trace(model.stack[index].cell)
     for gate, at in lines.gates.items():
         if any(lines.operations[k].kind == "mul" for k in lines.readers(at)):
             found[f"a.{gate}"] = widths.activations + 2
@@ -195,16 +232,20 @@ def derived_formats(
     """All formats of a choice: those of the other pre-activations, of the weights and of the sums."""
     formats: list[LayerFormats] = []
     for index, layer in enumerate(model.stack):
-        source = choice.values[0, "x"] if index == 0 else formats[-1].values[model.stack[index - 1].cell.output]
-        values = _value_formats(layer, index, seen, choice, source)
+        sources = model.sources(index)
+        source = choice.values[output_key(model, sources[0]) if sources else (0, "x")]
+        values = _value_formats(layer, index, seen, choice, source, choice.values[output_key(model, index)])
         formats.append(_weight_formats(layer, values, widths.at(index), index, seen, choice, operand_bits))
     return formats
 
 
-def _value_formats(layer: Layer, index: int, seen: Calibration, choice: Choice, source: Format) -> dict[str, Format]:
+def _value_formats(
+    layer: Layer, index: int, seen: Calibration, choice: Choice, source: Format, output: Format
+) -> dict[str, Format]:
     values = {"x": source}
     lines = trace(layer.cell)
-    values.update({name: choice.values[index, name] for name in lines.stores})
+    for name in lines.stores:
+        values[name] = output if name == layer.cell.output else choice.values[index, name]
     for gate, at in lines.gates.items():
         range_ = seen[index, f"a.{gate}"]
         readers = [lines.operations[k] for k in lines.readers(at)]

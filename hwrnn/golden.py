@@ -14,6 +14,7 @@ import numpy as np
 
 from hwrnn.c_golden import CompiledLayer, chosen_layers, compiled_layers, same_structure
 from hwrnn.cells import Phase, Values
+from hwrnn.directions import checked_initial, flipped, last_recurrent, with_finals
 from hwrnn.errors import UsageError
 from hwrnn.fixed import EXACT_FLOAT, Fixed, integers
 from hwrnn.model import repeated
@@ -34,12 +35,19 @@ class GoldenResult:
         saturation: share of the stored values that saturated, by ``"LAYER.NAME"``. Of a pre-activation
             ``a.GATE`` it is harmless where the format ends because the nonlinearity is flat beyond.
         values: by ``(layer, name)``, raw int64 (N, T, units) of every stored value and pre-activation (of a
-            head that reads the last step only, T is 1); empty unless kept.
+            head that reads the last step only, T is 1); empty unless kept. A reverse layer's stand at the steps that
+            it read.
+        final: by ``(layer, state)``, raw int64 (N, units): each state after the last step that its layer ran.
     """
 
     output: np.ndarray
     saturation: dict[str, float]
     values: Mapping[tuple[int, str], np.ndarray]
+    final: Mapping[tuple[int, str], np.ndarray]
+
+
+#: Raw states by layer and name, (N, units) each.
+Initial = Mapping[int, Mapping[str, np.ndarray]]
 
 
 class Golden:
@@ -87,17 +95,25 @@ class Golden:
         self.model = model
         self._layers = compiled_layers(model, self._asked, self._layers)
 
-    def run(self, x: np.ndarray, lengths: np.ndarray, keep: bool = False) -> GoldenResult:
+    def run(
+        self, x: np.ndarray, lengths: np.ndarray, keep: bool = False, initial: Initial | None = None
+    ) -> GoldenResult:
         """What :func:`golden` returns for raw inputs ``x`` (N, T, inputs) of given lengths (N,).
 
         Raises:
             UsageError: as :func:`golden` does.
         """
-        return _golden(self.model, x, lengths, keep, lambda work: self._layers)
+        return _golden(self.model, x, lengths, keep, initial, lambda work: self._layers)
 
 
 def golden(
-    model: QuantizedModel, x: np.ndarray, lengths: np.ndarray, keep: bool = False, *, compiled: bool | None = None
+    model: QuantizedModel,
+    x: np.ndarray,
+    lengths: np.ndarray,
+    keep: bool = False,
+    *,
+    compiled: bool | None = None,
+    initial: Initial | None = None,
 ) -> GoldenResult:
     """Run raw inputs ``x`` (N, T, inputs) of given lengths (N,) through the integer network.
 
@@ -105,12 +121,14 @@ def golden(
         keep: whether to keep every stored value of every step.
         compiled: whether in compiled C or in numpy; None for C where there is a compiler and the work is large enough
             to pay for it. The integers are the same.
+        initial: raw states (N, units) by layer and name, over the layers' constants.
 
     Raises:
         UsageError: raw inputs that are not whole numbers of that shape and of the input's format, lengths outside
-            1..T, or C asked for where there is no compiler or the model needs more than 62 bits.
+            1..T, initial states that do not fit likewise, or C asked for where there is no compiler or the model needs
+            more than 62 bits.
     """
-    return _golden(model, x, lengths, keep, lambda work: chosen_layers(model, work, compiled))
+    return _golden(model, x, lengths, keep, initial, lambda work: chosen_layers(model, work, compiled))
 
 
 def _golden(
@@ -118,6 +136,7 @@ def _golden(
     x: np.ndarray,
     lengths: np.ndarray,
     keep: bool,
+    initial: Initial | None,
     choose: Callable[[int], Sequence[CompiledLayer] | None],
 ) -> GoldenResult:
     """Golden, with what gives compiled layers, if any, for a number of multiplications."""
@@ -135,6 +154,7 @@ def _golden(
         raise UsageError(f"Lengths must be between 1 and {x.shape[1]}, not {given}")
     if (x.min() < form.lo or x.max() > form.hi):
         raise UsageError(f"Raw input must lie between {form.lo} and {form.hi} for {form}")
+    given = _checked(model, initial, len(x))
     compiled = choose(int(lengths.sum()) * sum(layer.multiplications for layer in model.stack))
     runs: Sequence[_Runner]
     if compiled is None:
@@ -147,14 +167,21 @@ def _golden(
         chosen = order[start : start + _BATCH]
         steps = lengths[chosen]
         value = np.asarray(x[chosen, : steps[0]])
-        for run in runs[: len(model.layers)]:
-            value = run.sequences(value, steps)
-            if run.index + 1 == model.encoder:
+        for group in model.groups:
+            layers = [model.layers[k] for k in group]
+            outputs = []
+            for k in group:
+                starts = {name: states[chosen] for name, states in given.get(k, {}).items()}
+                outputs.append(_directed(runs[k], model.layers[k], value, steps, starts))
+            value = outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=2)
+            if model.final_state and group == last_recurrent(model.layers):
+                value = with_finals(value, layers, steps)
+            if group[-1] + 1 == model.encoder:
                 value = repeated(value, steps)
         if not model.every_step:
             value = value[np.arange(len(value)), steps - 1][:, None]
         if model.head is not None:
-            value = runs[-1].vectors(value, steps if model.every_step else np.ones_like(steps))
+            value = runs[-1].sequences(value, steps if model.every_step else np.ones_like(steps), {})
         parts.append(value)
     t = x.shape[1] if model.every_step else 1
     output = _scattered(parts, order, t)
@@ -165,7 +192,35 @@ def _golden(
     for run in runs:
         span = 1 if run.index == len(model.layers) and not model.every_step else x.shape[1]
         values.update({(run.index, name): _scattered(v, order, span) for name, v in run.kept.items()})
-    return GoldenResult(output if model.every_step else output[:, 0], saturation, values)
+    final = {
+        (run.index, name): _scattered([part[:, None] for part in parts], order, 1)[:, 0]
+        for run in runs for name, parts in run.final.items()
+    }  # fmt: skip
+    return GoldenResult(output if model.every_step else output[:, 0], saturation, values, final)
+
+
+def _checked(model: QuantizedModel, initial: Initial | None, sequences: int) -> dict[int, dict[str, np.ndarray]]:
+    """Raw initial states that fit the model."""
+    given = checked_initial(model.layers, initial, sequences)
+    for k, states in given.items():
+        for name, raw in states.items():
+            form = model.layers[k].formats.values[name]
+            if raw.dtype.kind not in "iu" or raw.min() < form.lo or raw.max() > form.hi:
+                must = f"be whole numbers between {form.lo} and {form.hi} for {form}"
+                raise UsageError(f"Raw initial state {name!r} of layer {k} must {must}")
+    return given
+
+
+def _directed(
+    run: _Runner, layer: QuantizedLayer, x: np.ndarray, lengths: np.ndarray, initial: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """The output at every step of a layer that runs its way, and what it keeps, at the steps that it read."""
+    if not layer.reverse:
+        return run.sequences(x, lengths, initial)
+    result = run.sequences(flipped(x, lengths), lengths, initial)
+    for parts in run.kept.values():
+        parts[-1] = flipped(parts[-1], lengths)
+    return flipped(result, lengths)
 
 
 def _scattered(parts: list[np.ndarray], order: np.ndarray, steps: int) -> np.ndarray:
@@ -185,20 +240,22 @@ class _Runner(Protocol):
         index: of the layer.
         stored, clipped: by name, how many values were stored so far, and how many of them saturated.
         kept: by name, what was kept of each batch, (n, T, units); empty unless asked for.
+        final: by name, each state of each batch after its sequences' ends, (n, units).
     """
 
     index: int
     stored: dict[str, int]
     kept: dict[str, list[np.ndarray]]
+    final: dict[str, list[np.ndarray]]
 
     @property
     def clipped(self) -> Mapping[str, int]: ...
 
-    def sequences(self, x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """The output at every step, (n, T, units), of sequences sorted by falling length; zero beyond them."""
+    def sequences(self, x: np.ndarray, lengths: np.ndarray, initial: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The output at every step, (n, T, units), of sequences sorted by falling length; zero beyond them.
 
-    def vectors(self, x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """The same of a layer without state."""
+        ``initial`` holds raw states (n, units) over the layer's constants.
+        """
 
 
 class _CompiledRun:
@@ -209,20 +266,21 @@ class _CompiledRun:
         self.counts = np.zeros(len(layer.stored), np.int64)
         self.stored = dict.fromkeys(layer.stored, 0)
         self.kept: dict[str, list[np.ndarray]] = {}
+        self.final: dict[str, list[np.ndarray]] = {}
 
     @property
     def clipped(self) -> dict[str, int]:
         return dict(zip(self.layer.stored, self.counts.tolist(), strict=True))
 
-    def sequences(self, x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        out, kept = self.layer.run(x, lengths, self.counts, self.keep)
+    def sequences(self, x: np.ndarray, lengths: np.ndarray, initial: Mapping[str, np.ndarray]) -> np.ndarray:
+        out, kept, final = self.layer.run(x, lengths, self.counts, self.keep, initial)
         for name in self.stored:
             self.stored[name] += int(lengths.sum()) * out.shape[2]
         for name, values in kept.items():
             self.kept.setdefault(name, []).append(values)
+        for name, state in final.items():
+            self.final.setdefault(name, []).append(state)
         return out
-
-    vectors = sequences
 
 
 class _Run:
@@ -233,6 +291,7 @@ class _Run:
         self.stored: dict[str, int] = {}
         self.clipped: dict[str, int] = {}
         self.kept: dict[str, list[np.ndarray]] = {}
+        self.final: dict[str, list[np.ndarray]] = {}
         self.now: dict[str, np.ndarray] = {}
         # A matrix product adds in any order and without the bias, so its partial sums may lie a bias outside.
         self.exact = all(
@@ -246,8 +305,6 @@ class _Run:
             for name in phase.operands:
                 rows = np.concatenate([layer.weights[gate, name] for gate in phase.rows(name)])
                 self.matrices[k, name] = rows.T.astype(self.carrier) * (1 << layer.formats.shifts[k, name])
-        zero = np.zeros((1, layer.units))
-        self.zero = {name: Fixed.of(zero, layer.formats.values[name]) for name in layer.cell.states}
 
     def store(self, name: str, value: Fixed) -> Fixed:
         """Round and saturate a value to its format, counting what saturates."""
@@ -287,12 +344,18 @@ class _Run:
 
         return self.layer.cell.run(product, Values(state, self.store))
 
-    def sequences(self, x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    def sequences(self, x: np.ndarray, lengths: np.ndarray, initial: Mapping[str, np.ndarray]) -> np.ndarray:
         """The output at every step, (n, T, units), of sequences sorted by falling length."""
         cell = self.layer.cell
+        if not cell.states:
+            return self._vectors(x, lengths)
         n, steps = x.shape[:2]
         x = x.astype(self.carrier)
-        state = {name: Fixed(np.repeat(z.raw, n, 0), z.frac, z.lo, z.hi) for name, z in self.zero.items()}
+        state = {}
+        for name in cell.states:
+            raw = initial[name] if name in initial else self.layer.start(name)[None].repeat(n, 0)
+            state[name] = Fixed.of(raw, self.layer.formats.values[name])
+        final = {name: value.raw.astype(np.int64) for name, value in state.items()}
         out = np.zeros((n, steps, self.layer.units), np.int64)
         kept: dict[str, np.ndarray] = {}
         for t in range(steps):
@@ -300,14 +363,17 @@ class _Run:
             state = {k: Fixed(v.raw[:running], v.frac, v.lo, v.hi) for k, v in state.items()}
             s = self.step(x[:running, t], state)
             state = {name: getattr(s, name) for name in cell.states}
+            for name, value in state.items():
+                final[name][:running] = value.raw
             out[:running, t] = getattr(s, cell.output).raw
-            for name, value in self.now.items():
-                kept.setdefault(name, np.zeros_like(out))[:running, t] = value
-        for name, value in kept.items():
-            self.kept.setdefault(name, []).append(value)
+            for name, raw in self.now.items():
+                kept.setdefault(name, np.zeros_like(out))[:running, t] = raw
+        for found, parts in ((kept, self.kept), (final, self.final)):
+            for name, raw in found.items():
+                parts.setdefault(name, []).append(raw)
         return out
 
-    def vectors(self, x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    def _vectors(self, x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """A layer without state over (n, T, inputs), zero where a sequence has ended."""
         valid = np.arange(x.shape[1]) < lengths[:, None]
 

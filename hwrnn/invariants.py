@@ -7,7 +7,8 @@ norms
     ||h'|| <= ||W x + b|| + s ||h|| + sqrt(n) d,
 
 so where ``s < 1`` and ``h`` starts at zero, ``||h|| <= B = (max ||W x + b|| + sqrt(n) d) / (1 - s)`` holds at every
-step, by induction: ``||h'|| <= (1 - s) B + s B``. The maximum is over the box of all inputs. J. Miller, M. Hardt,
+step, by induction: ``||h'|| <= (1 - s) B + s B``; so it does where ``h`` starts at ``h0`` and ``B`` is at least
+``||h0||``. The maximum is over the box of all inputs. J. Miller, M. Hardt,
 "Stable Recurrent Models", ICLR 2019.
 
 In integers a pre-activation and a state are rounded, each by at most half of its least significant bit: both halves
@@ -15,8 +16,8 @@ add to ``d``. Saturating to a format, which holds zero, only brings a value near
 ``s`` and ``W`` are those of the rounded matrices. So the bound is that of the machine itself.
 
 **Every other cell.** The ranges of all values of a step follow from those of its input and its old state
-(:mod:`hwrnn.intervals`). A box of states that a step maps into itself, and that holds the zero that a sequence starts
-with, is never left. Such a box is sought by growing one; once found, the step makes it smaller. A gated cell with
+(:mod:`hwrnn.intervals`). A box of states that a step maps into itself, and that holds what a sequence starts with, is
+never left. A reverse layer does to a flipped sequence what a forward one does. Such a box is sought by growing one; once found, the step makes it smaller. A gated cell with
 bounded nonlinearities has one at once. It exists too where a forget gate cannot reach 1, or where weights are small.
 Where none is found a state counts as unbounded.
 """
@@ -24,7 +25,7 @@ Where none is found a state counts as unbounded.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -63,10 +64,10 @@ def _bias_of(layer: Layer | QuantizedLayer, gate: str) -> np.ndarray:
 
 
 def layer_ranges(model: Model | QuantizedModel, reach: float = REACH) -> list[dict[str, Box]]:
-    """For each recurrent layer the range that every stored value and pre-activation (``a.GATE``) keeps at all steps.
+    """For each of ``layers`` the range that every stored value and pre-activation (``a.GATE``) keeps at all steps.
 
     Of integers it is the range of what rounding makes of a value, before saturation; it also holds where a value of the
-    step did saturate.
+    step did saturate. Sequences start where the layers' ``initial`` says.
 
     Args:
         reach: the largest absolute value of a standardised input of a float model.
@@ -78,15 +79,22 @@ def layer_ranges(model: Model | QuantizedModel, reach: float = REACH) -> list[di
         box = Box.within(np.full(model.inputs, reach))
     found: list[dict[str, Box]] = []
     layers: tuple[Layer | QuantizedLayer, ...] = model.layers
-    for layer in layers:
-        found.append(_invariant(layer, box))
-        box = found[-1][layer.cell.output]
+    for group in model.groups:
+        found += [_invariant(layers[k], box) for k in group]
+        box = _side_by_side([found[k][layers[k].cell.output] for k in group])
     return found
+
+
+def _side_by_side(boxes: Sequence[Box]) -> Box:
+    """The range of vectors that stand behind each other."""
+    lo, hi = (np.concatenate([getattr(box, end) for box in boxes]) for end in ("lo", "hi"))
+    return Box(lo, hi, math.hypot(*(box.length for box in boxes)) if len(boxes) > 1 else boxes[0].length)
 
 
 def _invariant(layer: Layer | QuantizedLayer, inputs: Box) -> dict[str, Box]:
     """The ranges of a layer's values at all steps of all sequences."""
     zero = Box.within(np.zeros(layer.units))
+    starts = {s: Box(vector, vector).hull(zero) for s, vector in _starts(layer).items()}
 
     def step(states: Mapping[str, Box]) -> dict[str, Box]:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -94,19 +102,26 @@ def _invariant(layer: Layer | QuantizedLayer, inputs: Box) -> dict[str, Box]:
 
     norm, length = contraction(layer), math.inf
     if norm is None:
-        states = _grown(step, dict.fromkeys(layer.cell.states, zero))
+        states = _grown(step, starts)
     else:
         states = {layer.cell.states[0]: _contracted(layer, inputs, norm)}
         length = states[layer.cell.states[0]].length
     for _ in range(_TIGHTER):
-        # Whatever the old state in the box, the new one lies in what the step makes of it; zero is where one starts.
+        # Whatever the old state in the box, the new one lies in what the step makes of it, or it is the first.
         after = step(states)
-        tighter = {s: states[s].meet(after[s].hull(zero)) for s in states}
+        tighter = {s: states[s].meet(after[s].hull(starts[s])) for s in states}
         same = all(tighter[s].holds(states[s]) for s in states)
         states = tighter
         if same:
             break
     return step(states) | {s: replace(box, length=length) for s, box in states.items()}
+
+
+def _starts(layer: Layer | QuantizedLayer) -> dict[str, np.ndarray]:
+    """Where each state starts, float64 (units,)."""
+    if isinstance(layer, Layer):
+        return {s: np.asarray(layer.initial.get(s, np.zeros(layer.units)), np.float64) for s in layer.cell.states}
+    return {s: layer.formats.values[s].dequantize(layer.start(s)) for s in layer.cell.states}
 
 
 def _grown(step: Callable[[Mapping[str, Box]], dict[str, Box]], states: dict[str, Box]) -> dict[str, Box]:
@@ -204,5 +219,8 @@ def _contracted(layer: Layer | QuantizedLayer, inputs: Box, norm: float) -> Box:
         corners = np.array(list(product((-1.0, 1.0), repeat=layer.inputs))) * half
         lengths.append(np.linalg.norm(offset + corners @ matrix.T, axis=1).max())
     whole = (float(min(lengths)) + math.sqrt(layer.units) * excess) / (1 - norm) * _SLACK
+    start = _starts(layer)[state]
+    whole = max(whole, float(np.linalg.norm(start)) * _SLACK)
     rows = np.linalg.norm(matrix_of(layer, gate, state), axis=1)
-    return replace(Box.within(np.minimum(whole, (forcing + rows * whole + excess) * _SLACK)), length=whole)
+    reach = np.minimum(whole, np.maximum((forcing + rows * whole + excess) * _SLACK, np.abs(start)))
+    return replace(Box.within(reach), length=whole)

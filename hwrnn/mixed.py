@@ -21,8 +21,8 @@ import numpy as np
 from hwrnn.calibration import Calibration
 from hwrnn.errors import UsageError
 from hwrnn.fixed import Format
-from hwrnn.formats import PORT, Choice, LayerFormats, Widths
-from hwrnn.model import Layer, Model
+from hwrnn.formats import PORT, Choice, LayerFormats, Widths, kinds_of
+from hwrnn.model import Model
 from hwrnn.search import Judge, best_choice
 from hwrnn.swapping import SwapLoss, measured_swap
 from hwrnn.trace import Trace, trace
@@ -95,20 +95,10 @@ def _bits(lines: Trace, index: int, formats: LayerFormats) -> int:
 def tensors_of(model: Model) -> list[str]:
     """The names of all tensors whose bits are chosen; those of a head's scores are not."""
     found = ["0.input"]
-    for k, layer in enumerate(model.stack):
+    for k in range(len(model.stack)):
         found.append(f"{k}.weights")
-        if layer.cell.states:
-            found += [f"{k}.{kind}" for kind in _kinds(layer).values()]
+        found += [f"{k}.{kind}" for kind in kinds_of(model, k).values() if kind != "output"]
     return list(dict.fromkeys(found))
-
-
-def _kinds(layer: Layer) -> dict[str, str]:
-    """The kind of every stored value of a recurrent layer."""
-    cell = layer.cell
-    return {
-        name: "state" if name == cell.output else "cell" if name in cell.states else "activations"
-        for name in trace(cell).stores
-    }
 
 
 class _Meter:
@@ -234,10 +224,8 @@ def _narrower(model: Model, widths: Widths, choice: Choice, tensor: str) -> Iter
             for key in choice.values:
                 if key == (0, "x"):
                     chosen = kind == "input"
-                elif key[0] != index or not model.stack[index].cell.states:
-                    chosen = False
                 else:
-                    chosen = _kinds(model.stack[index]).get(key[1], "activations") == kind
+                    chosen = key[0] == index and kinds_of(model, index).get(key[1], "activations") == kind
                 if chosen:
                     form = choice.values[key]
                     values[key] = Format(form.width - 1, form.frac - lost, form.signed)

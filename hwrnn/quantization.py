@@ -68,6 +68,10 @@ class QuantizedLayer:
         """The length of an operand vector."""
         return self.inputs if operand == "x" else self.units
 
+    def start(self, state: str) -> np.ndarray:
+        """Where a state starts, raw int64 (units,)."""
+        return np.asarray(self.initial.get(state, np.zeros(self.units)), np.int64)
+
     @property
     def output(self) -> Format:
         """The format of the output."""
@@ -126,7 +130,7 @@ class QuantizedModel(Stack[QuantizedLayer]):
     @property
     def output_format(self) -> Format:
         """The format of the output port."""
-        return self.stack[-1].output
+        return self.stack[-1].output  # of layers side by side that of all
 
     @property
     def saturated(self) -> dict[str, tuple[int, int]]:

@@ -76,7 +76,7 @@ def spectrum(matrix: np.ndarray) -> dict[str, float]:
 
 
 def state_bounds(model: Model | QuantizedModel, reach: float = REACH) -> list[StateBound]:
-    """What is proved of every state of every layer.
+    """What is proved of every state of every layer, from where its sequences start on.
 
     Args:
         reach: the largest absolute value of a standardised input of a float model, which the bounds then depend on. A
@@ -118,9 +118,9 @@ def with_proved_states(model: QuantizedModel) -> QuantizedModel:
     stack: list[QuantizedLayer] = []
     for k, (layer, boxes) in enumerate(zip(model.layers, layer_ranges(model), strict=True)):
         values = dict(layer.formats.values)
-        if k:
-            values["x"] = stack[-1].output
-        for name, box in boxes.items():
+        if model.sources(k):
+            values["x"] = stack[model.sources(k)[0]].output
+        for name, box in boxes.items() if layer.cell.states else ():
             lo, hi = box.lo.min(), box.hi.max()
             if name.startswith("a."):
                 ends = _ends_beyond(layer, name.removeprefix("a."))
@@ -129,6 +129,14 @@ def with_proved_states(model: QuantizedModel) -> QuantizedModel:
                 continue
             values[name] = _widened(values[name], lo, hi, f"{name} of layer {k}")
         stack.append(replace(layer, formats=replace(layer.formats, values=values)))
+        group = next(group for group in model.groups if k in group)
+        if len(group) > 1 and k == group[-1]:  # the next layer reads them as one vector
+            outputs = [stack[j].output for j in group]
+            signed = any(form.signed for form in outputs)
+            common = Format(max(form.width + signed - form.signed for form in outputs), outputs[0].frac, signed)
+            for j in group:
+                values = {**stack[j].formats.values, stack[j].cell.output: common}
+                stack[j] = replace(stack[j], formats=replace(stack[j].formats, values=values))
     head = model.head
     if head is not None:
         values = {**head.formats.values, "x": stack[-1].output}

@@ -18,7 +18,7 @@ from hwrnn.cells import Cell
 from hwrnn.errors import UsageError
 from hwrnn.fixed import Format
 from hwrnn.formats import LayerFormats
-from hwrnn.model import Model
+from hwrnn.model import Layer, Model
 from hwrnn.trace import trace
 
 __all__ = [
@@ -54,13 +54,14 @@ def swap(model: Model, *, activation: str | None = None, gate: str | None = None
         sigma, phi = (None if name is None else nonlinearity(name) for name in (gate, activation))
     except ValueError as error:
         raise UsageError(str(error)) from error
-    if sigma is not None and not all(layer.cell.gated for layer in model.layers):
+    if sigma is not None and not all(layer.cell.gated for layer in _recurrent(model)):
         raise UsageError(f"Gate nonlinearity must be given to cells with gates, not {gate!r} to {_cells(model)}")
 
     def changed(cell: Cell) -> Cell:
         return replace(cell, sigma=cell.sigma if sigma is None else sigma, phi=cell.phi if phi is None else phi)
 
-    layers = tuple(replace(layer, cell=changed(layer.cell)) for layer in model.layers)
+    recurrent = _recurrent(model)
+    layers = tuple(replace(la, cell=changed(la.cell)) if la in recurrent else la for la in model.layers)
     if all(new.cell == old.cell for new, old in zip(layers, model.layers, strict=True)):
         raise UsageError(f"Nonlinearities must be others than the model's, which has {_functions(model)} already")
     return replace(model, layers=layers)
@@ -97,13 +98,17 @@ def swap_family(model: Model, family: str) -> Model:
     return replace(model, layers=layers)
 
 
+def _recurrent(model: Model) -> list[Layer]:
+    return [layer for layer in model.layers if layer.cell.states]
+
+
 def _functions(model: Model) -> str:
     used = [layer.cell.sigma.name for layer in model.layers if layer.cell.gated]
-    return " and ".join(dict.fromkeys([*used, *(layer.cell.phi.name for layer in model.layers)]))
+    return " and ".join(dict.fromkeys([*used, *(layer.cell.phi.name for layer in _recurrent(model))]))
 
 
 def _cells(model: Model) -> str:
-    return " and ".join(dict.fromkeys(layer.cell.name for layer in model.layers))
+    return " and ".join(dict.fromkeys(layer.cell.name for layer in _recurrent(model)))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ textbooks write it. It is slow and meant for networks of a few units.
 
 A network is plain data::
 
-    {"layers": [layer, ...], "head": layer or None, "every_step": bool}
+    {"layers": [layer, ...], "head": layer or None, "every_step": bool, "encoder": int, "final_state": bool}
 
     layer = {
         "cell": "lstm",                      # a key of CELLS
@@ -17,6 +17,9 @@ A network is plain data::
         "weight_frac": {(gate, operand): int},
         "biases": {gate: [int per unit]}, "bias_frac": {gate: int},
         "shifts": {(gate, operand): int},    # left shift of the operand before the multiplier
+        "initial": {state: [int per unit]},  # raw; zero where not given
+        "reverse": bool,                     # from the last step to the first
+        "beside": bool,                      # reads what the layer before reads; outputs stand behind that one's
     }
 
 Sequences are lists of steps, steps are lists of raw integers.
@@ -208,9 +211,12 @@ def product(layer, gate, operands, save):
 def run_layer(layer, sequence):
     """Run one sequence of raw vectors; a list with, for every step, the raw integers of every value by name."""
     cell = layer["cell"]
-    old = {name: [Fraction(0)] * layer["units"] for name in STATES.get(cell, ("h",))}
+    old = {}
+    for name in STATES.get(cell, ("h",)):
+        start = layer["initial"].get(name, [0] * layer["units"])
+        old[name] = [Fraction(r) / power(layer["formats"][name][1]) for r in start]
     trail = []
-    for raw in sequence:
+    for raw in reversed(sequence) if layer["reverse"] else sequence:
         seen = {}
 
         def save(name, values, seen=seen):
@@ -222,17 +228,25 @@ def run_layer(layer, sequence):
         x = [Fraction(r) / power(layer["formats"]["x"][1]) for r in raw]
         old = CELLS[cell](layer, x, old, save)
         trail.append(seen)
-    return trail
+    return trail[::-1] if layer["reverse"] else trail
 
 
 def run(network, sequence):
     """Run one sequence; the raw output (every step's, or the last one's) and every layer's trail."""
-    trails = []
-    for layer in network["layers"]:
-        trails.append(run_layer(layer, sequence))
-        sequence = [seen["h"] for seen in trails[-1]]
-        if len(trails) == network["encoder"]:
-            sequence = [sequence[-1] for _ in sequence]
+    trails, layers = [], network["layers"]
+    recurrent = max((k for k, layer in enumerate(layers) if layer["cell"] != "dense"), default=-1)
+    for k, layer in enumerate(layers):
+        if not layer["beside"]:
+            reads, sequence, last = sequence, [[] for _ in sequence], []
+        trails.append(run_layer(layer, reads))
+        outputs = [seen["y" if layer["cell"] == "dense" else "h"] for seen in trails[-1]]
+        sequence = [before + own for before, own in zip(sequence, outputs, strict=True)]
+        last = last + outputs[0 if layer["reverse"] else -1]
+        if k + 1 == len(layers) or not layers[k + 1]["beside"]:
+            if k + 1 == network["encoder"]:
+                sequence = [sequence[-1] for _ in sequence]
+            if network["final_state"] and k >= recurrent and last:
+                sequence, recurrent = [*sequence[:-1], last], len(layers)
     if not network["every_step"]:
         sequence = sequence[-1:]
     if network["head"] is not None:

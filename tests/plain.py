@@ -35,6 +35,9 @@ def plain_layer(layer: QuantizedLayer) -> dict:
         "biases": {gate: b.tolist() for gate, b in layer.biases.items()},
         "bias_frac": dict(formats.bias_frac),
         "shifts": shifts,
+        "initial": {state: raw.tolist() for state, raw in layer.initial.items()},
+        "reverse": layer.reverse,
+        "beside": layer.beside,
     }
 
 
@@ -45,4 +48,5 @@ def plain(model: QuantizedModel) -> dict:
         "head": None if model.head is None else plain_layer(model.head),
         "every_step": model.every_step,
         "encoder": model.encoder,
+        "final_state": model.final_state,
     }

@@ -1,15 +1,23 @@
 """Layers in reverse, side by side, dense ones among them, and initial states: against the oracle and each other."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from plain import plain
 
+import oracle
 from hwrnn.activations import NONLINEARITIES
 from hwrnn.cells import CELLS, Dense
+from hwrnn.compiler import C, compiler_available
 from hwrnn.directions import flipped
 from hwrnn.errors import UsageError
+from hwrnn.golden import Golden, golden
+from hwrnn.invariants import layer_ranges
 from hwrnn.model import Layer, Model, build_model
+from hwrnn.quantization import quantize
+from hwrnn.stability import state_bounds
 
 LENGTHS = np.array([6, 1, 4, 2])
 
@@ -179,3 +187,146 @@ def test_initial_states_that_do_not_fit_a_call_are_refused(initial, message):
         assert str(raised.value) == message
     with pytest.raises(UsageError, match="Bidirectional must be True or False, not 1"):
         build_model(3, 2, bidirectional=1)
+
+
+# -- integers ----------------------------------------------------------------------------------------------------------
+def quantized(model, bits=8, method="mse", **options):
+    """The model in integers, and raw inputs that reach beyond what its formats were chosen on."""
+    x, labels = data(model.inputs), np.random.default_rng(0).standard_normal((4, 6, model.outputs)).astype("f4")
+    y = labels if model.every_step else labels[:, 0]
+    split = SimpleNamespace(x=x, lengths=LENGTHS, y=y)
+    q = quantize(model, SimpleNamespace(train=split), bits, method=method, **options)
+    return q, q.quantize_input(2 * x)
+
+
+def assert_equal_oracle(q, raw):
+    """Outputs and every stored value of every step equal the oracle's; and those of C equal them."""
+    network, result = plain(q), golden(q, raw, LENGTHS, keep=True, compiled=False)
+    for n, length in enumerate(LENGTHS):
+        output, trails = oracle.run(network, raw[n, :length].tolist())
+        assert (result.output[n, :length] if q.every_step else result.output[n]).tolist() == output
+        for k, trail in enumerate(trails):
+            for t, seen in enumerate(trail):
+                for name, values in seen.items():
+                    assert result.values[k, name][n, t].tolist() == values, (k, name, t)
+            if k < len(q.layers):
+                ends = trail[0 if q.layers[k].reverse else -1]
+                for state in q.layers[k].cell.states:
+                    assert result.final[k, state][n].tolist() == ends[state]
+    if compiler_available(C):
+        assert_same(result, golden(q, raw, LENGTHS, keep=True, compiled=True))
+    return result
+
+
+def assert_same(one, other):
+    assert np.array_equal(one.output, other.output) and one.saturation == other.saturation
+    for name in ("values", "final"):
+        first, second = getattr(one, name), getattr(other, name)
+        assert first.keys() == second.keys() and all(np.array_equal(first[k], second[k]) for k in first)
+
+
+@pytest.mark.parametrize("every_step", [False, True])
+@pytest.mark.parametrize("cell", CELLS)
+def test_golden_equals_the_oracle(cell, every_step):
+    q, raw = quantized(varied(cell, every_step, seed=1))
+    assert q.final_state == (not every_step) and [la.reverse for la in q.layers] == [False, False, True, False, True]
+    assert q.layers[1].output == q.layers[2].output == q.layers[3].formats.values["x"]
+    assert_equal_oracle(q, raw)
+    assert_equal_oracle(replace(q, final_state=False), raw)
+
+
+def test_golden_of_a_bidirectional_model_without_a_head_and_with_an_encoder():
+    for options in ({"every_step": True}, {}):
+        q, raw = quantized(build_model(3, None, cell="gru", hidden=[3, 4], bidirectional=True, **options))
+        assert_equal_oracle(q, raw)
+        assert q.output_format == q.layers[2].output == q.layers[3].output and q.outputs == 8
+    q, raw = quantized(build_model(3, 2, hidden=[3, 4], bidirectional=True, every_step=True, encoder=1))
+    assert_equal_oracle(q, raw)
+
+
+def test_dense_layers_behind_a_final_state_read_it():
+    q, raw = quantized(varied())
+    behind = replace(q, layers=q.layers[:4], head=None, output_mean=np.zeros(6, "f4"), output_scale=np.ones(6, "f4"))
+    result = assert_equal_oracle(behind, raw)
+    at_last = golden(replace(behind, final_state=False), raw, LENGTHS)
+    assert behind.final_state and not np.array_equal(result.output, at_last.output)
+
+
+@pytest.mark.parametrize("method", ["loss", "max"])
+def test_every_way_to_formats(method):
+    q, raw = quantized(varied("gru", seed=3), method=method)
+    assert_equal_oracle(q, raw)
+
+
+def test_mixed_precision():
+    made = build_model(3, 2, cell="gru", hidden=2, bidirectional=True, task="regression")
+    q, raw = quantized(replace(made, layers=(*made.layers, dense(4, 4))), 4, "loss", within=90.0)
+    tensors = {step["tensor"] for step in q.facts["mixed"]["path"]}
+    assert "1.weights" in tensors and {"0.state", "2.activations"} & tensors and "1.state" not in tensors
+    assert_equal_oracle(q, raw)
+
+
+def test_proved_states():
+    q, raw = quantized(varied("gru", seed=3), prove_states=True)
+    assert_equal_oracle(q, raw)
+    assert not any(share for name, share in q.saturation.items() if name.endswith(".h"))
+
+
+def test_initial_states_stand_in_their_formats():
+    model = varied(seed=2)
+    q, _ = quantized(model, 12)
+    for layer, made in zip(model.layers, q.layers, strict=True):
+        assert set(made.initial) == set(layer.cell.states) and all(v.dtype == np.int64 for v in made.initial.values())
+        for name, raw in made.initial.items():
+            form = made.formats.values[name]
+            assert np.abs(form.dequantize(raw) - layer.initial[name]).max() <= form.step / 2
+            assert np.array_equal(made.start(name), raw)
+    back = q.in_float()
+    assert back.groups == model.groups and back.final_state and [la.reverse for la in back.layers] == [
+        la.reverse for la in model.layers
+    ]
+    assert np.abs(back.predict(data(), LENGTHS) - model.predict(data(), LENGTHS)).max() < 0.1
+    assert np.abs(q.predict(data(), LENGTHS) - model.predict(data(), LENGTHS)).max() < 0.1
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.skipif(
+    not compiler_available(C), reason="no C compiler"))])
+@pytest.mark.parametrize("cell", ["lstm", "gru-reset-before"])
+def test_integers_continue_from_final_states_given_as_initial_ones(cell, compiled):
+    q, raw = quantized(build_model(3, None, cell=cell, hidden=[4, 5], every_step=True, seed=2))
+    steps = np.array([6, 5, 4, 3])
+    whole = golden(q, raw, steps, compiled=compiled)
+    first = golden(q, raw[:, :2], np.full(4, 2), compiled=compiled)
+    initial = {k: {s: first.final[k, s] for s in q.layers[k].cell.states} for k in range(2)}
+    runs = [golden(q, raw[:, 2:], steps - 2, compiled=compiled, initial=initial)]
+    runs.append(Golden(q, compiled=compiled).run(raw[:, 2:], steps - 2, initial=initial))
+    built = [replace(la, initial={s: v[1] for s, v in initial[k].items()}) for k, la in enumerate(q.layers)]
+    fixed = golden(replace(q, layers=tuple(built)), raw[1:2, 2:], steps[1:2] - 2, compiled=compiled)
+    assert np.array_equal(fixed.output[0], whole.output[1, 2:])
+    for rest in runs:
+        assert np.array_equal(rest.output, whole.output[:, 2:])
+        assert all(np.array_equal(rest.final[key], whole.final[key]) for key in whole.final)
+    form = q.layers[0].formats.values["h"]
+    for wrong in (np.zeros((4, 4)), np.full((4, 4), form.hi + 1)):
+        with pytest.raises(UsageError) as raised:
+            golden(q, raw, steps, initial={0: {"h": wrong}})
+        assert str(raised.value) == (
+            f"Raw initial state 'h' of layer 0 must be whole numbers between {form.lo} and {form.hi} for {form}"
+        )
+
+
+@pytest.mark.parametrize("activation", ["relu", "hard_tanh"])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_bounds_hold_from_initial_states_on(activation, reverse):
+    layer = build_model(3, None, cell="rnn", hidden=4, activation=activation, init="scaled:0.6").layers[0]
+    start = np.array([0.25, -3.0, 40.0, 0.5], np.float32)
+    model = model_of([replace(layer, reverse=reverse, initial={"h": start}), dense(4, 3, phi="identity")], None)
+    free = replace(model, layers=(replace(model.layers[0], initial={}), model.layers[1]))
+    box, without = layer_ranges(model, 1.0), layer_ranges(free, 1.0)
+    assert box[0]["h"].hi[2] >= 40 and box[0]["h"].lo[1] <= -3 and without[0]["h"].reach < 40
+    x = np.random.default_rng(0).uniform(-1, 1, (50, 6, 3)).astype("f4")
+    x[:25] = np.sign(x[:25])
+    for k, run in enumerate(model.run_layers(x)):
+        name, slack = model.layers[k].cell.output, 1e-4
+        assert (run.steps <= box[k][name].hi + slack).all() and (run.steps >= box[k][name].lo - slack).all()
+    assert state_bounds(model, 1.0)[0].bound >= 40 and len(state_bounds(model, 1.0)) == 1
