@@ -67,10 +67,12 @@ APART void phase_{k}(int keep, long units, const T *p, const T *running, T *coun
 }}
 """)
     of_states = [arrays.index(f"v_{name}") for name in cell.states]
-    begun = "".join(f"        take(at[{n}], states[{k}] + start * units, live, units);\n" for k, n in enumerate(of_states))
-    ended = "".join(f"put(states[{k}] + (start + l) * units, at[{n}] + l, 1, 1, units); " for k, n in enumerate(of_states))
-    ended = f"""            for (long l = live - 1; l >= 0 && lengths[start + l] == t + 1; l--) {{ {ended}}}
-""" if ended else ""
+    taken = (f"        take(at[{n}], states[{k}] + start * units, live, units);\n" for k, n in enumerate(of_states))
+    left = (f"put(states[{k}] + (start + l) * units, at[{n}] + l, 1, 1, units);" for k, n in enumerate(of_states))
+    begun, ended = "".join(taken), ""
+    if of_states:
+        ended = "            for (long l = live - 1; l >= 0 && lengths[start + l] == t + 1; l--) {\n"
+        ended += "".join(f"                {line}\n" for line in left) + "            }\n"
     places = [f"a_{name[2:]}" if name.startswith("a.") else f"v_{name}" for name in stored]
     keeping = "".join(
         f"            if (keep) put(kept[{n}] + first, at[{arrays.index(place)}], live, steps, units);\n"

@@ -74,11 +74,9 @@ def calibrate(model: Model, split: Any) -> Calibration:
     model.forward(standard, lengths, record)
     valid = np.arange(x.shape[1]) < lengths[:, None]
     kept[0, "x"] = [standard[valid].ravel()]
-    for k, layer in enumerate(model.stack):
-        if (k, "x") in kept:  # the input, or a code that has been recorded
-            continue
-        sources = model.sources(k)  # an inner layer's input is the output of the ones before
-        kept[k, "x"] = sum((kept[j, model.stack[j].cell.output] for j in sources), []) if sources else kept[0, "x"]
+    for k in range(1, len(model.stack)):  # an inner layer's input is the output of the ones before
+        before = [part for j in model.sources(k) for part in kept[j, model.stack[j].cell.output]]
+        kept.setdefault((k, "x"), before or kept[0, "x"])  # a code has been recorded
     for k, layer in enumerate(model.layers):
         for name, vector in layer.initial.items():
             kept[k, name] = [*kept[k, name], np.tile(vector, len(x))]

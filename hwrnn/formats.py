@@ -204,7 +204,7 @@ def kinds_of(model: Model, index: int) -> dict[str, str]:
 
 
 def output_key(model: Stack[Any], index: int) -> tuple[int, str]:
-    """The first of the layers that stand side by side with a layer, and its output, whose format is that of them all."""
+    """The first of the layers side by side with a layer, and its output, whose format is that of them all."""
     first = next((group[0] for group in model.groups if index in group), index)
     return first, model.stack[first].cell.output
 

@@ -150,8 +150,7 @@ def _golden(
     if lengths.shape != x.shape[:1] or lengths.dtype.kind not in "iu":
         raise UsageError(f"Lengths must be {len(x)} whole numbers, one for each sequence")
     if lengths.min() < 1 or lengths.max() > x.shape[1]:
-        given = f"{lengths.min()} to {lengths.max()}"
-        raise UsageError(f"Lengths must be between 1 and {x.shape[1]}, not {given}")
+        raise UsageError(f"Lengths must be between 1 and {x.shape[1]}, not {lengths.min()} to {lengths.max()}")
     if (x.min() < form.lo or x.max() > form.hi):
         raise UsageError(f"Raw input must lie between {form.lo} and {form.hi} for {form}")
     given = _checked(model, initial, len(x))

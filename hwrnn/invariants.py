@@ -17,9 +17,9 @@ add to ``d``. Saturating to a format, which holds zero, only brings a value near
 
 **Every other cell.** The ranges of all values of a step follow from those of its input and its old state
 (:mod:`hwrnn.intervals`). A box of states that a step maps into itself, and that holds what a sequence starts with, is
-never left. A reverse layer does to a flipped sequence what a forward one does. Such a box is sought by growing one; once found, the step makes it smaller. A gated cell with
-bounded nonlinearities has one at once. It exists too where a forget gate cannot reach 1, or where weights are small.
-Where none is found a state counts as unbounded.
+never left. A reverse layer does to a flipped sequence what a forward one does. Such a box is sought by growing one;
+once found, the step makes it smaller. A gated cell with bounded nonlinearities has one at once. It exists too where a
+forget gate cannot reach 1, or where weights are small. Where none is found a state counts as unbounded.
 """
 
 from __future__ import annotations

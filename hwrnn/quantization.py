@@ -15,6 +15,7 @@ import numpy as np
 from hwrnn.calibration import Calibration, calibrate, warn_of_ranges
 from hwrnn.cells import Cell
 from hwrnn.checks import as_integer
+from hwrnn.directions import checked_initial
 from hwrnn.errors import UsageError
 from hwrnn.fixed import Format, round_half_up
 from hwrnn.formats import PORT, LayerFormats, Widths, choose_formats
@@ -181,8 +182,10 @@ class QuantizedModel(Stack[QuantizedLayer]):
             encoder=self.encoder, final_state=self.final_state,
         )  # fmt: skip
 
-    def predict(self, x: Any, lengths: Any = None) -> np.ndarray:
-        """The golden model's output for float data, shaped as ``Model.predict``'s.
+    def predict(
+        self, x: Any, lengths: Any = None, initial: Mapping[int, Mapping[str, Any]] | None = None
+    ) -> np.ndarray:
+        """The golden model's output for float data, shaped as ``Model.predict``'s; ``initial`` is rounded to formats.
 
         Raises:
             UsageError: a wrong shape, NaN or infinite values, or lengths outside 1..T.
@@ -190,7 +193,11 @@ class QuantizedModel(Stack[QuantizedLayer]):
         from hwrnn.golden import golden
 
         x, lengths = check_input(x, lengths, self.inputs)
-        return self.dequantize_output(golden(self, self.quantize_input(x), lengths).output)
+        given = {
+            k: {name: self.layers[k].formats.values[name].quantize(vector) for name, vector in states.items()}
+            for k, states in checked_initial(self.layers, initial, len(x)).items()
+        }
+        return self.dequantize_output(golden(self, self.quantize_input(x), lengths, initial=given).output)
 
 
 def quantize(

@@ -17,6 +17,7 @@ from hwrnn.errors import TooLarge, UsageError
 from hwrnn.quantization import QuantizedLayer, QuantizedModel
 from hwrnn.rtl.engine import schedule_of
 from hwrnn.rtl.logic import logic_of, logic_of_code
+from hwrnn.rtl.network import check_buildable
 from hwrnn.rtl.repeat import Repeat, repeat_of
 from hwrnn.rtl.resources import MemoryShape, layer_memories, memory_place, multiplier_blocks
 from hwrnn.rtl.schedule import Schedule
@@ -136,8 +137,10 @@ def balance(model: QuantizedModel, target: Target, timing: Timing | None = None,
         channels: independent sequences that take turns.
 
     Raises:
+        UsageError: a model that engines in a row do not compute.
         TooLarge: the part does not hold the model even with the fewest lanes; the text says what is missing.
     """
+    check_buildable(model)
     timing = target.timing if timing is None else timing
     capacity = capacity_of(target)
     layers = [_Choices(layer, timing, target, channels) for layer in model.stack]

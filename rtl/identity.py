@@ -21,6 +21,7 @@ def model_hash(model: QuantizedModel) -> str:
         "head": model.head is not None,
         "every_step": model.every_step,
         **_code_content(model),
+        **({"final_state": True} if model.final_state else {}),
         "task": model.task,
         "scales": [
             [float(v).hex() for v in np.ravel(values)]
@@ -45,9 +46,17 @@ def _code_content(model: QuantizedModel) -> dict[str, Any]:
     return {"encoder": model.encoder} if model.encoder else {}
 
 
+def _run_content(layer: QuantizedLayer) -> dict[str, Any]:
+    """How a layer runs; nothing for a forward one that starts at zero, so that it keeps the hash that it had."""
+    flags = {name: True for name in ("reverse", "beside") if getattr(layer, name)}
+    initial = {name: raw.tolist() for name, raw in sorted(layer.initial.items()) if raw.any()}
+    return {**flags, **({"initial": initial} if initial else {})}
+
+
 def _shape_content(layer: QuantizedLayer) -> dict[str, Any]:
     formats = layer.formats
     return {
+        **_run_content(layer),
         "cell": layer.cell.name,
         "clip": None if layer.cell.clip is None else float(layer.cell.clip).hex(),
         "functions": [function_content(f) | {"name": ""} for f in (layer.cell.sigma, layer.cell.phi)],
@@ -62,6 +71,7 @@ def _shape_content(layer: QuantizedLayer) -> dict[str, Any]:
 def _layer_content(layer: QuantizedLayer) -> dict[str, Any]:
     formats = layer.formats
     return {
+        **_run_content(layer),
         "cell": layer.cell.name,
         "clip": None if layer.cell.clip is None else float(layer.cell.clip).hex(),
         "functions": [function_content(layer.cell.sigma), function_content(layer.cell.phi)],

@@ -20,7 +20,32 @@ from hwrnn.rtl.repeat import repeat_of
 from hwrnn.rtl.timing import SHORTEST, Timing
 from hwrnn.rtl.weights import AnyWeights, check_weights, is_loadable, sprams_of
 
-__all__ = ["Network"]
+__all__ = ["Network", "check_buildable"]
+
+
+def check_buildable(model: QuantizedModel) -> None:
+    """See that engines in a row compute a model.
+
+    Raises:
+        UsageError: a layer in reverse, layers side by side, or initial states other than zero.
+    """
+    for k, layer in enumerate(model.layers):
+        if layer.reverse:
+            raise UsageError(
+                f"Layers must run forward in hardware, but layer {k} is a reverse one: hardware sees the steps as they"
+                " come, and a reverse layer begins with the last one (golden and ONNX Runtime compute it)"
+            )
+    for k, layer in enumerate(model.layers):
+        if layer.beside:
+            raise UsageError(
+                f"Layers must stand one behind the other in hardware, but layer {k} stands beside another: engines pass"
+                " one stream on (golden and ONNX Runtime compute it)"
+            )
+        if any(raw.any() for raw in layer.initial.values()):
+            raise UsageError(
+                f"States must start at zero in hardware, but those of layer {k} do not: golden and ONNX Runtime compute"
+                " it"
+            )
 
 
 def budgets_of(model: QuantizedModel, lanes: int, timing: Timing = SHORTEST, channels: int = 1) -> list[int]:
@@ -65,7 +90,8 @@ class Network(Part):
 
     Raises:
         UsageError: a budget below 1, or not one for each layer, or channels out of their range, or several beside an
-            encoder; an unknown choice of weights, or too many for SPRAM.
+            encoder; an unknown choice of weights, or too many for SPRAM; a model that engines in a row do not compute
+            (:func:`check_buildable`).
     """
 
     def __init__(
@@ -78,6 +104,7 @@ class Network(Part):
         channels: int = 1,
         weights: str = "auto",
     ) -> None:
+        check_buildable(model)
         self.model, self.argmax, self.timing, self.budget, self.channels = model, argmax, timing, lanes, channels
         self.weights, self.loadable = check_weights(weights), is_loadable(weights)
         stack = [AnyWeights.of(layer) for layer in model.stack] if self.loadable else model.stack

@@ -17,6 +17,12 @@ from hwrnn.golden import Golden, golden
 from hwrnn.invariants import layer_ranges
 from hwrnn.model import Layer, Model, build_model
 from hwrnn.quantization import quantize
+from hwrnn.rtl.balance import balance
+from hwrnn.rtl.generator import generate
+from hwrnn.rtl.identity import model_hash
+from hwrnn.rtl.network import Network
+from hwrnn.rtl.targets import target_named
+from hwrnn.sim import check
 from hwrnn.stability import state_bounds
 
 LENGTHS = np.array([6, 1, 4, 2])
@@ -307,6 +313,10 @@ def test_integers_continue_from_final_states_given_as_initial_ones(cell, compile
         assert np.array_equal(rest.output, whole.output[:, 2:])
         assert all(np.array_equal(rest.final[key], whole.final[key]) for key in whole.final)
     form = q.layers[0].formats.values["h"]
+    floats = {k: {s: q.layers[k].formats.values[s].dequantize(v) for s, v in states.items()}
+              for k, states in initial.items()}  # fmt: skip
+    x = q.input_format.dequantize(raw[:, 2:])
+    assert np.array_equal(q.predict(x, steps - 2, initial=floats), q.dequantize_output(runs[0].output))
     for wrong in (np.zeros((4, 4)), np.full((4, 4), form.hi + 1)):
         with pytest.raises(UsageError) as raised:
             golden(q, raw, steps, initial={0: {"h": wrong}})
@@ -330,3 +340,63 @@ def test_bounds_hold_from_initial_states_on(activation, reverse):
         name, slack = model.layers[k].cell.output, 1e-4
         assert (run.steps <= box[k][name].hi + slack).all() and (run.steps >= box[k][name].lo - slack).all()
     assert state_bounds(model, 1.0)[0].bound >= 40 and len(state_bounds(model, 1.0)) == 1
+
+
+# -- hardware ----------------------------------------------------------------------------------------------------------
+def chained(cell="gru", every_step=False, outputs=2, **places):
+    """A network with dense layers before, between and behind recurrent ones, in integers."""
+    first = build_model(4, None, cell=cell, hidden=[3, 4], seed=1).layers
+    layers = [dense(3, 4, 0), first[0], dense(3, 3, 1), first[1], dense(4, 3, 2)]
+    return quantized(model_of(layers, outputs, every_step, **places))[0]
+
+
+SLOW_CELLS = [name if name == "gru" else pytest.param(name, marks=pytest.mark.slow) for name in CELLS]
+
+
+@pytest.mark.parametrize("cell", SLOW_CELLS)
+@pytest.mark.parametrize(("every_step", "outputs"), [(False, 2), (True, None)])
+def test_dense_layers_in_a_row_of_engines(cell, every_step, outputs):
+    q = chained(cell, every_step, outputs)
+    network = Network(q, 3, probed=True)
+    report = check(q, 2 * data(), LENGTHS, network=network, simulator="amaranth")
+    assert report.mismatches == 0 and report.compared > 0 and report.closed_forms is True
+    assert {k for k, name in network.probes if name == "y"} >= {0, 2, 4}
+
+
+def test_dense_layers_in_a_row_of_engines_under_back_pressure_with_channels_and_balanced():
+    q = chained()
+    for seed, (before, behind) in enumerate([("bursts", "random"), ("random", "bursts")]):
+        assert check(q, data(), LENGTHS, lanes=2, simulator="amaranth", input_stall=before, output_stall=behind,
+                     seed=seed).mismatches == 0  # fmt: skip
+    network = Network(q, 3, channels=2)
+    report = check(q, data(), np.full(4, 3), network=network, simulator="amaranth")
+    assert report.mismatches == 0
+    assert len(balance(q, target_named("ecp5-25k-6")).lanes) == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"reverse": True}, "Layers must run forward in hardware, but layer 1 is a reverse one: hardware sees the steps"
+         " as they come, and a reverse layer begins with the last one (golden and ONNX Runtime compute it)"),
+        ({"beside": True}, "Layers must stand one behind the other in hardware, but layer 1 stands beside another:"
+         " engines pass one stream on (golden and ONNX Runtime compute it)"),
+        ({"initial": {"h": np.array([0, 1, 0])}},
+         "States must start at zero in hardware, but those of layer 1 do not: golden and ONNX Runtime compute it"),
+    ],
+)
+def test_hardware_refuses_what_it_cannot_do(change, message, tmp_path):
+    q = quantized(build_model(3, None, cell="gru", hidden=[3, 3]))[0]
+    first, second = q.layers
+    q = replace(q, layers=(first, replace(second, **change)))
+    part = "ecp5-25k-6"
+    for build in (
+        lambda: Network(q), lambda: generate(q, tmp_path / "x"), lambda: balance(q, target_named(part)),
+        lambda: generate(q, tmp_path / "x", lanes="auto", target=part), lambda: check(q, data(), LENGTHS),
+    ):  # fmt: skip
+        with pytest.raises(UsageError) as raised:
+            build()
+        assert str(raised.value) == message
+    assert not (tmp_path / "x").exists()
+    zero = replace(q, layers=(first, replace(second, initial={"h": np.zeros(3, np.int64)})))
+    assert model_hash(Network(zero).model) == model_hash(replace(q, layers=(first, second))) != model_hash(q)
