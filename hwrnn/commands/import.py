@@ -12,14 +12,17 @@ from hwrnn.errors import UsageError
 
 __all__ = ["EXAMPLE", "WORDS", "options", "run"]
 
-WORDS = "take over a float network, with cheap nonlinearities in the place of its own"
+WORDS = "take over a network trained elsewhere (ONNX), or a float model with cheap nonlinearities for its own"
 EXAMPLE = "hwrnn import smooth.onnx --activations plan --data japanese-vowels -o m.onnx"
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add what the verb is given."""
-    parser.add_argument("file", help="a float model of hwrnn")
-    parser.add_argument("--activations", required=True, metavar="A", help="hard, plan, or pwl:K with K segments")
+    parser.add_argument("file", help="an ONNX file with RNN, GRU or LSTM nodes, or a float model of hwrnn")
+    parser.add_argument("--activations", metavar="A", help="hard, plan, or pwl:K with K segments, for smooth functions")
+    parser.add_argument("--take", metavar="NAME", help="output of another tool's file to take (default: the first)")
+    parser.add_argument("--initial", metavar="zero", help="start at zero in place of initial states that are inputs")
+    parser.add_argument("--task", metavar="T", help="classification or regression, where another tool's file is silent")
     data_options(parser, required=False)
     parser.add_argument("--finetune", type=whole, default=0, metavar="N", help="epochs of training on with them")
     parser.add_argument("--rate", type=number, metavar="R", help="learning rate of that training")
@@ -28,7 +31,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(given: Any) -> int:
     """Run the verb; the exit code."""
-    from hwrnn.commands.given import check_fits, check_output, dataset_of, float_model
+    from hwrnn.commands.given import check_fits, check_output, dataset_of
     from hwrnn.onnx_io import save
     from hwrnn.swapping import measured_swap, retrained, swap_family, warn_of
 
@@ -36,23 +39,30 @@ def run(given: Any) -> int:
         raise UsageError(f"Fine-tuning epochs must be a whole number of at least 0, not {given.finetune}")
     if given.finetune and given.data is None:
         raise UsageError("Fine-tuning must come with the data to train on: give --data")
+    if given.finetune and given.activations is None:
+        raise UsageError("Fine-tuning must come with other nonlinearities to train on with: give --activations")
     if given.rate is not None and not given.finetune:
         raise UsageError("Rate must come with fine-tuning epochs: give --finetune N")
-    old = float_model(given.file)
+    old, notes = _model(given)
     check_output(given.output)
-    new, losses = swap_family(old, given.activations), {}
-    if given.data is None:
-        warnings.warn("What the new nonlinearities cost could not be measured: give --data", stacklevel=1)
-    else:
-        data = dataset_of(given)
+    new, losses = old, {}
+    data = None if given.data is None else dataset_of(given)
+    if data is not None:
         check_fits(old, data)
-        losses["exchanged"] = measured_swap(old, new, data.evaluation, data.per_step)
-        if given.finetune:
-            more = {} if given.rate is None else {"rate": given.rate}
-            new = retrained(new, data, given.finetune, progress=report.epochs_bar("fine-tune"), **more)
-            losses["fine-tuned"] = measured_swap(old, new, data.evaluation, data.per_step)
+    if given.activations is not None:
+        new = swap_family(old, given.activations)
+        if data is None:
+            warnings.warn("What the new nonlinearities cost could not be measured: give --data", stacklevel=1)
+        else:
+            losses["exchanged"] = measured_swap(old, new, data.evaluation, data.per_step)
+    if data is not None and given.finetune:
+        more = {} if given.rate is None else {"rate": given.rate}
+        new = retrained(new, data, given.finetune, progress=report.epochs_bar("fine-tune"), **more)
+        losses["fine-tuned"] = measured_swap(old, new, data.evaluation, data.per_step)
+    if data is not None and losses:
         where = "the training data" if data.test is None else "the test data"
         warn_of(list(losses.values())[-1], f"Activations {given.activations}", where)
+    alone = None if data is None or losses else measured_swap(old, old, data.evaluation, data.per_step)
     save(new, given.output)
     functions = {k: [f.cell.sigma.name, f.cell.phi.name] for k, f in enumerate(new.layers)}
     if given.json:
@@ -60,10 +70,35 @@ def run(given: Any) -> int:
             name: {"metric": loss.metric, "before": loss.before, "after": loss.after, "points": loss.points}
             for name, loss in losses.items()
         }
-        report.print_json({"model": given.output, "nonlinearities": functions, "losses": found})
+        told = {} if alone is None else {alone.metric: alone.before}
+        report.print_json(
+            {"model": given.output, "nonlinearities": functions, "losses": found, "notes": notes, **told}
+        )
         return 0
     rows = [["model", given.output]]
     rows += [[f"layer {k}, gates and state", ", ".join(names)] for k, names in functions.items()]
+    if alone is not None:
+        rows.append([alone.metric, report.metric_text(alone.metric, alone.before)])
     rows += [[f"lost, {name}", loss] for name, loss in losses.items()]
     print(report.table(rows))
+    for sentence in notes:
+        print(f"Note: {sentence}.")
     return 0
+
+
+def _model(given: Any) -> tuple[Any, list[str]]:
+    """The float model of the file, and what there is to know of a foreign one."""
+    from hwrnn.commands.given import float_model
+    from hwrnn.importing import import_onnx
+    from hwrnn.importing.files import read_proto
+    from hwrnn.onnx_io import KEY
+
+    if any(entry.key == KEY for entry in read_proto(given.file).metadata_props):
+        for name in ("take", "initial", "task"):
+            if getattr(given, name) is not None:
+                raise UsageError(f"Option --{name} must be given for files of other tools, not for {given.file!r}")
+        if given.activations is None:
+            raise UsageError("Activations must be given for a model of hwrnn, which is one already: give --activations")
+        return float_model(given.file), []
+    found = import_onnx(given.file, output=given.take, initial=given.initial, task=given.task)
+    return found.model, [sentence for sentence in found.notes if sentence not in found.warnings]

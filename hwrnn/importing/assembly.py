@@ -85,7 +85,7 @@ class _Builder:
         if task is None and found is None:
             self.notes.append(
                 "Nothing in the file says whether the network classifies: it is taken for a regression unless told"
-                " otherwise"
+                " otherwise (--task, task=)"
             )
         every_step, final, encoder = self._times(levels, vector)
         mean, scale, readers = self._standardised(levels, base, vector)
