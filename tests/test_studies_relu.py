@@ -1,6 +1,5 @@
 """The studies of ReLU: how far its states go, and what an LSTM with it was said to forecast."""
 
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
+
+from study_runs import quickly  # noqa: E402
 
 import exploding_relu  # noqa: E402
 import hotel_weeks  # noqa: E402
@@ -44,18 +45,10 @@ def test_growth_ends_where_the_largest_state_is():
         assert max(h[:steps]) == measure(model, some, steps).states["0.h"]
 
 
-def quick(module, folder):
-    """A quick run's results."""
-    assert study.main(module.STUDY, ["--quick", "--out", str(folder)]) == 0
-    name = module.STUDY.name
-    assert (folder / f"{name}.png").stat().st_size > 1000 and (folder / f"{name}.md").stat().st_size > 1000
-    return json.loads((folder / f"{name}.json").read_text())["results"]
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not compiler_available(CPP), reason="CXXRTL needs a C++ compiler")
 def test_exploding_relu_runs(tmp_path):
-    results = quick(exploding_relu, tmp_path)
+    results = quickly(exploding_relu.STUDY, tmp_path)
     for found in results["rows"].values():
         assert found[0]["hardware"]["sequences"] == 370 and found[0]["state_later"] >= 0.9 * found[0]["state"]
     (free,), (kept,) = (results["rows"][row] for row in (exploding_relu.FREE, exploding_relu.KEPT))
@@ -153,7 +146,7 @@ def test_one_value_alone_is_rounded(value):
 @pytest.mark.skipif(not compiler_available(CPP), reason="CXXRTL needs a C++ compiler")
 def test_relu_or_tanh_runs_without_the_hotel(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv(public_data.VARIABLE, str(tmp_path))
-    results = quick(relu_or_tanh, tmp_path)
+    results = quickly(relu_or_tanh.STUDY, tmp_path)
     assert "Without the hotel's weeks: File 'hotel_weekly_cancellations.csv' must be in" in capsys.readouterr().err
     assert results["hotel"] is None
     (relu,), (clipped,) = results["ranges"].values()
@@ -166,7 +159,7 @@ def test_relu_or_tanh_runs_without_the_hotel(tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 @pytest.mark.skipif(not compiler_available(CPP), reason="CXXRTL needs a C++ compiler")
 def test_relu_or_tanh_runs(weeks, tmp_path):
-    results = quick(relu_or_tanh, tmp_path)
+    results = quickly(relu_or_tanh.STUDY, tmp_path)
     assert [(row["form"], row["activation"]) for row in results["hotel"]] == [
         ("published", "tanh"), ("published", "relu"), ("honest", "tanh"), ("honest", "relu"),
     ]  # fmt: skip
