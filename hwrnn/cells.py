@@ -15,8 +15,8 @@ A new cell is one class with the :func:`catalogued` decorator; nothing else chan
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 from hwrnn.activations import NONLINEARITIES, Nonlinearity, nonlinearity
 from hwrnn.activations import clip as clip_at
@@ -80,6 +80,7 @@ class Cell:
         sigma: the gates' nonlinearity.
         phi: the state's (candidate's) nonlinearity.
         clip: the bound that a clipped cell state keeps, or None.
+        psi: the nonlinearity between a cell state and the output; None where it is ``phi``.
     """
 
     name: ClassVar[str]
@@ -94,6 +95,18 @@ class Cell:
     sigma: Nonlinearity = NONLINEARITIES["hard_sigmoid"]
     phi: Nonlinearity = NONLINEARITIES["hard_tanh"]
     clip: float | None = None
+    psi: Nonlinearity | None = None
+
+    @property
+    def functions(self) -> dict[str, Nonlinearity]:
+        """The nonlinearities by field: ``sigma``, ``phi``, and ``psi`` where the cell was given one of its own."""
+        own = {} if self.psi is None else {"psi": self.psi}
+        return {"sigma": self.sigma, "phi": self.phi, **own}
+
+    def with_functions(self, functions: Mapping[str, Nonlinearity]) -> Self:
+        """The cell with other nonlinearities for those of :attr:`functions`; a field not named stays."""
+        given: dict[str, Any] = dict(functions)
+        return replace(self, **given)
 
     @property
     def operands(self) -> tuple[str, ...]:
@@ -109,6 +122,10 @@ class Cell:
     def clipped(self, state: Any) -> Any:
         """The cell state between ``-clip`` and ``clip``, where the cell was given a clip."""
         return state if self.clip is None else clip_at(self.clip)(state)
+
+    def shown(self, state: Any) -> Any:
+        """The cell state as the output sees it: through ``psi``, or through ``phi`` where there is none."""
+        return (self.psi or self.phi)(state)
 
     def run(self, product: Callable[[Phase, Values], Mapping[str, Any]], s: Values) -> Values:
         """One time step on any kind of number.
@@ -137,13 +154,17 @@ def catalogued(name: str) -> Callable[[type[Cell]], type[Cell]]:
 
 
 def cell_named(
-    name: str, sigma: str | None = None, phi: str | None = None, clip: float | None = None
+    name: str,
+    sigma: str | None = None,
+    phi: str | None = None,
+    clip: float | None = None,
+    psi: str | None = None,
 ) -> Cell:
     """A cell of the catalogue with nonlinearities by name; the cell's defaults where None.
 
     Raises:
-        ValueError: an unknown cell or nonlinearity, a gate nonlinearity for a cell without gates, or a clip on a cell
-            without a separate cell state.
+        ValueError: an unknown cell or nonlinearity, a gate nonlinearity for a cell without gates, or a clip or an
+            output nonlinearity on a cell without a separate cell state.
     """
     if name not in CELLS:
         raise ValueError(f"Cell must be one of {', '.join(CELLS)}, not {name!r}")
@@ -152,9 +173,12 @@ def cell_named(
         raise ValueError(f"Gate nonlinearity must be given to a cell with gates, not to {name!r}")
     if clip is not None and "c" not in cls.states:
         raise ValueError(f"Cell clip must be given to a cell with a cell state, not to {name!r}")
+    if psi is not None and "c" not in cls.states:
+        raise ValueError(f"Output nonlinearity must be given to a cell with a cell state, not to {name!r}")
     if clip is not None:
         clip_at(clip)
-    return cls(nonlinearity(sigma or cls.default_sigma), nonlinearity(phi or cls.default_phi), clip)
+    functions = nonlinearity(sigma or cls.default_sigma), nonlinearity(phi or cls.default_phi)
+    return cls(*functions, clip, None if psi is None else nonlinearity(psi))
 
 
 @catalogued("rnn")
@@ -178,13 +202,13 @@ class LSTM(Cell):
     bias: ClassVar[Mapping[str, float]] = {"f": 1.0}  # R. Jozefowicz et al., ICML 2015: remember at first
 
     def combine(self, a: Any, s: Any) -> None:
-        """c' = f c + i g; h' = o phi(c')."""
+        """c' = f c + i g; h' = o psi(c')."""
         s.i = self.sigma(a.i)
         s.f = self.sigma(a.f)
         s.o = self.sigma(a.o)
         s.g = self.phi(a.g)
         s.c = self.clipped(s.f * s.c + s.i * s.g)
-        s.t = self.phi(s.c)
+        s.t = self.shown(s.c)
         s.h = s.o * s.t
 
 
@@ -254,6 +278,65 @@ class MinGRU(Cell):
         s.z = self.sigma(a.z)
         s.n = self.phi(a.n)
         s.h = s.h + s.z * (s.n - s.h)
+
+
+@catalogued("lstm-peephole")
+class LSTMPeephole(Cell):
+    """An LSTM whose gates see the cell state. F. Gers, J. Schmidhuber, IJCNN 2000.
+
+    The weights of ``c`` are whole matrices; those of the paper and of ONNX are their diagonals.
+    """
+
+    phases = (phase("memory", i="x h c", f="x h c", g="x h"), phase("output_gate", o="x h c"))
+    states = ("h", "c")
+    bias: ClassVar[Mapping[str, float]] = {"f": 1.0}
+
+    def memory(self, a: Any, s: Any) -> None:
+        """c' = f c + i g."""
+        s.i = self.sigma(a.i)
+        s.f = self.sigma(a.f)
+        s.g = self.phi(a.g)
+        s.c = self.clipped(s.f * s.c + s.i * s.g)
+
+    def output_gate(self, a: Any, s: Any) -> None:
+        """h' = o psi(c'), where o sees c'."""
+        s.o = self.sigma(a.o)
+        s.t = self.shown(s.c)
+        s.h = s.o * s.t
+
+
+@catalogued("lstm-coupled")
+class LSTMCoupled(Cell):
+    """An LSTM that forgets as much as it takes in. K. Greff et al., IEEE Trans. Neural Netw. 28 (2017) 2222-2232.
+
+    ONNX calls it ``input_forget=1``.
+    """
+
+    phases = (phase("combine", i="x h", o="x h", g="x h"),)
+    states = ("h", "c")
+
+    def combine(self, a: Any, s: Any) -> None:
+        """c' = (1 - i) c + i g; h' = o psi(c')."""
+        s.i = self.sigma(a.i)
+        s.o = self.sigma(a.o)
+        s.g = self.phi(a.g)
+        s.c = self.clipped(s.c + s.i * (s.g - s.c))
+        s.t = self.shown(s.c)
+        s.h = s.o * s.t
+
+
+@catalogued("lstm-peephole-coupled")
+class LSTMPeepholeCoupled(LSTMPeephole):
+    """An LSTM with peepholes that forgets as much as it takes in; see the two cells above."""
+
+    phases = (phase("memory", i="x h c", g="x h"), phase("output_gate", o="x h c"))
+    bias: ClassVar[Mapping[str, float]] = {}
+
+    def memory(self, a: Any, s: Any) -> None:
+        """c' = (1 - i) c + i g."""
+        s.i = self.sigma(a.i)
+        s.g = self.phi(a.g)
+        s.c = self.clipped(s.c + s.i * (s.g - s.c))
 
 
 class Dense(Cell):

@@ -38,8 +38,9 @@ def formats_for(model: Model, old: QuantizedModel) -> list[LayerFormats]:
     if pairs[0][1] == pairs[0][2]:
         made = with_hardware_functions(model, formats).stack
         for layer, other in zip(made, old.stack, strict=True):
-            if any(_pieces(getattr(layer.cell, f)) != _pieces(getattr(other.cell, f)) for f in ("sigma", "phi")):
-                new, given = ([cell.sigma.name, cell.phi.name] for cell in (layer.cell, other.cell))
+            mine, its = layer.cell.functions, other.cell.functions
+            if [_pieces(f) for f in mine.values()] != [_pieces(f) for f in its.values()]:
+                new, given = ([f.name for f in functions.values()] for functions in (mine, its))
                 pairs.append(("nonlinearities", new, given))
             pairs.append(("limits of a cell state", [layer.cell.clip], [other.cell.clip]))
     for what, new, given in pairs:

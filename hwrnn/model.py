@@ -426,6 +426,7 @@ def build_model(
     seed: int = 0,
     encoder: int = 0,
     bidirectional: bool = False,
+    output_activation: str | None = None,
 ) -> Model:
     """A new network with initialised parameters.
 
@@ -448,6 +449,7 @@ def build_model(
         encoder: how many of the layers encode, see :class:`Stack`; needs ``every_step``.
         bidirectional: whether each layer is a pair, one forward and one in reverse beside it, of ``hidden`` units each.
             An output for a whole sequence then comes of both ones' last states. Counts of layers are counts of pairs.
+        output_activation: nonlinearity between an LSTM's cell state and its output; None for that of ``activation``.
 
     Raises:
         UsageError: an argument outside its range, or an unknown name.
@@ -472,7 +474,7 @@ def build_model(
     if fault is not None:
         raise UsageError(f"Encoder must {fault}")
     try:
-        chosen = cell_named(cell, gate, activation, cell_clip)
+        chosen = cell_named(cell, gate, activation, cell_clip, output_activation)
     except ValueError as error:
         raise UsageError(str(error)) from error
     rng = np.random.default_rng(seed)

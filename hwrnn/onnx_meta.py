@@ -31,8 +31,9 @@ from hwrnn.trace import trace
 
 __all__ = ["FORMAT_VERSION", "described", "rebuilt"]
 
-FORMAT_VERSION = 2
-_PLAIN_VERSION = 1  # of models that an older hwrnn reads as they are meant: all but those with an encoder
+FORMAT_VERSION = 3
+_PLAIN_VERSION = 1  # of models that an older hwrnn reads as they are meant
+_ENCODER_VERSION = 2
 
 _LARGEST_SIZE = 1 << 24  # of a layer; beyond it a file is damaged rather than large
 _LARGEST_FRAC = 256
@@ -51,7 +52,7 @@ def described(model: Model | QuantizedModel) -> str:
         UsageError: facts that are no plain JSON values, or a cell that is not in the catalogue.
     """
     what: dict[str, Any] = {
-        "format": FORMAT_VERSION if model.encoder else _PLAIN_VERSION,
+        "format": _version(model),
         "hwrnn": __version__,
         "kind": "quantized" if isinstance(model, QuantizedModel) else "float",
         "task": model.task,
@@ -71,14 +72,21 @@ def described(model: Model | QuantizedModel) -> str:
         raise UsageError(f"Facts and saturation must be plain finite JSON values to be saved, but {error}") from error
 
 
+def _version(model: Model | QuantizedModel) -> int:
+    """The least version that says all of a model, so that whatever hwrnn knows it can read the file."""
+    if any(layer.cell.psi is not None for layer in model.stack):
+        return FORMAT_VERSION
+    return _ENCODER_VERSION if model.encoder else _PLAIN_VERSION
+
+
 def _layer(layer: Layer | QuantizedLayer) -> dict[str, Any]:
     cell = layer.cell
     known = Dense if cell.name == Dense.name else CELLS.get(cell.name)
     if type(cell) is not known:
         raise UsageError(f"Cell must be in the catalogue to be saved, not {type(cell).__name__}")
     what: dict[str, Any] = {
-        "cell": cell.name, "sigma": _function(cell.sigma), "phi": _function(cell.phi), "clip": cell.clip,
-        "inputs": int(layer.inputs), "units": int(layer.units),
+        "cell": cell.name, "clip": cell.clip, "inputs": int(layer.inputs), "units": int(layer.units),
+        **{role: _function(function) for role, function in cell.functions.items()},
     }  # fmt: skip
     if isinstance(layer, QuantizedLayer):
         what |= layer.formats.to_json()
@@ -108,7 +116,7 @@ def rebuilt(text: str, fetch: Fetch) -> Model | QuantizedModel:
     version = _get(what, "format", int)
     if not _PLAIN_VERSION <= version <= FORMAT_VERSION:
         newer = ": install a newer hwrnn" if version > FORMAT_VERSION else ""
-        known = f"{_PLAIN_VERSION} or {FORMAT_VERSION}"
+        known = f"{_PLAIN_VERSION} to {FORMAT_VERSION}"
         raise Damaged(f"have format {known}, not {version}, written by hwrnn {what.get('hwrnn')}{newer}")
     kind, task = _get(what, "kind", str), _get(what, "task", str)
     if kind not in ("float", "quantized") or task not in ("classification", "regression"):
@@ -124,7 +132,8 @@ def rebuilt(text: str, fetch: Fetch) -> Model | QuantizedModel:
             raise Damaged(f"describe layers whose inputs are the units before: {before.units}, not {after.inputs}")
     common: dict[str, Any] = {"layers": tuple(layers), "head": head, "task": task}
     common.update(every_step=_get(what, "every_step", bool), facts=_get(what, "facts", dict))
-    common["encoder"] = _whole(what, "encoder", 1, len(layers) - 1) if version > _PLAIN_VERSION else 0
+    coded = version == _ENCODER_VERSION or "encoder" in what
+    common["encoder"] = _whole(what, "encoder", 1, len(layers) - 1) if coded else 0
     if common["encoder"] and not common["every_step"]:
         raise Damaged("describe a decoder with an output at every step")
     for end, size in (("input", stack[0].inputs), ("output", stack[-1].units)):
@@ -165,7 +174,7 @@ def _float_layer(what: Any, name: str, cell: Cell, inputs: int, units: int, fetc
 
 
 def _integer_layer(what: Any, name: str, cell: Cell, inputs: int, units: int, fetch: Fetch) -> QuantizedLayer:
-    for function in (cell.sigma, cell.phi):
+    for function in cell.functions.values():
         if not isinstance(function, PiecewiseLinear) or not function.shift_only:
             raise Damaged(f"describe {function.name!r} of a quantized model by shifts and adds")
     lines = trace(cell)
@@ -194,14 +203,14 @@ def _integer_layer(what: Any, name: str, cell: Cell, inputs: int, units: int, fe
 def _cell(what: Any, dense: bool) -> Cell:
     name, clip = _get(what, "cell", str), what.get("clip")
     sigma, phi = _read_function(_get(what, "sigma", dict)), _read_function(_get(what, "phi", dict))
+    psi = _read_function(_get(what, "psi", dict)) if "psi" in what else None
     if clip is not None and (type(clip) not in (int, float) or not 2.0**-64 <= clip <= 2.0**64):
         raise Damaged(f"describe the clip of a cell as a positive number, not {clip!r}")
     if dense != (name == Dense.name):
         raise Damaged(f"describe a dense head behind recurrent layers, not {name!r}")
-    if dense:
-        return Dense(sigma, phi)
-    cell_named(name, clip=clip)  # refuses an unknown name, or a clip on a cell that has nothing to clip
-    return CELLS[name](sigma, phi, clip)
+    # Refuses an unknown name, and a clip or an output nonlinearity on a cell without a cell state.
+    cell_named("rnn" if dense else name, clip=clip, psi=None if psi is None else "identity")
+    return Dense(sigma, phi) if dense else CELLS[name](sigma, phi, clip, psi)
 
 
 def _read_function(what: Mapping[str, Any]) -> Nonlinearity:

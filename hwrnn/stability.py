@@ -85,7 +85,7 @@ def state_bounds(model: Model | QuantizedModel, reach: float = REACH) -> list[St
     found: list[StateBound] = []
     layers: tuple[Layer | QuantizedLayer, ...] = model.layers
     for k, (layer, box) in enumerate(zip(layers, layer_ranges(model, reach), strict=True)):
-        endless = [f.name for f in (layer.cell.phi, layer.cell.sigma) if _endless(f)]
+        endless = [f.name for f in reversed(layer.cell.functions.values()) if _endless(f)]
         for state in layer.cell.states:
             size = box[state].reach
             norm = contraction(layer) if endless and math.isfinite(size) else None

@@ -44,7 +44,8 @@ def swap(model: Model, *, activation: str | None = None, gate: str | None = None
     """The model with other nonlinearities in its recurrent layers; the weights stay as they are.
 
     Args:
-        activation: of the state (the candidate), by a name of the catalogue; None leaves it.
+        activation: of the state (the candidate, and a cell state on its way to the output), by a name of the catalogue;
+            None leaves it.
         gate: of the gates; None leaves it.
 
     Raises:
@@ -58,7 +59,8 @@ def swap(model: Model, *, activation: str | None = None, gate: str | None = None
         raise UsageError(f"Gate nonlinearity must be given to cells with gates, not {gate!r} to {_cells(model)}")
 
     def changed(cell: Cell) -> Cell:
-        return replace(cell, sigma=cell.sigma if sigma is None else sigma, phi=cell.phi if phi is None else phi)
+        made = cell if sigma is None else replace(cell, sigma=sigma)
+        return made if phi is None else replace(made, phi=phi, psi=None)
 
     recurrent = _recurrent(model)
     layers = tuple(replace(la, cell=changed(la.cell)) if la in recurrent else la for la in model.layers)
@@ -89,8 +91,7 @@ def swap_family(model: Model, family: str) -> Model:
     chosen = dict(zip(("sigmoid", "tanh"), functions, strict=True))
 
     def changed(cell: Cell) -> Cell:
-        made = {name: chosen.get(str(getattr(cell, name).stands_for), getattr(cell, name)) for name in ("sigma", "phi")}
-        return replace(cell, **made)
+        return cell.with_functions({role: chosen.get(str(f.stands_for), f) for role, f in cell.functions.items()})
 
     layers = tuple(replace(layer, cell=changed(layer.cell)) for layer in model.layers)
     if all(new.cell == old.cell for new, old in zip(layers, model.layers, strict=True)):
@@ -104,7 +105,8 @@ def _recurrent(model: Model) -> list[Layer]:
 
 def _functions(model: Model) -> str:
     used = [layer.cell.sigma.name for layer in model.layers if layer.cell.gated]
-    return " and ".join(dict.fromkeys([*used, *(layer.cell.phi.name for layer in _recurrent(model))]))
+    used += [f.name for layer in _recurrent(model) for role, f in layer.cell.functions.items() if role != "sigma"]
+    return " and ".join(dict.fromkeys(used))
 
 
 def _cells(model: Model) -> str:
@@ -212,4 +214,4 @@ def hardware_cell(cell: Cell, formats: LayerFormats) -> Cell:
     def made(function: Nonlinearity) -> PiecewiseLinear:
         return function.in_hardware(finest.get(function.name, Format(8, 7)))
 
-    return replace(cell, sigma=made(cell.sigma), phi=made(cell.phi))
+    return cell.with_functions({role: made(function) for role, function in cell.functions.items()})

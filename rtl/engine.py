@@ -145,6 +145,10 @@ class Engine(Part):
         """Whether an operand vector is written while the same time step still reads the old one."""
         return name in self.layer.cell.states
 
+    def _old(self, phase: int, name: str) -> bool:
+        """Whether an operand of a phase is the state before the step, not what an earlier phase of it stored."""
+        return self._banked(name) and not any(name in drain.stored for drain in self.drains[:phase])
+
     def elaborate(self, platform: object) -> Module:
         """Input banks, front, operands, lanes, drains, output buffer."""
         m = Module()
@@ -258,7 +262,10 @@ class Engine(Part):
         for name, memory in memories.items():
             read = memory.read_port()
             column = front.column[: address_bits(self.layer.size_of(name))]
-            m.d.comb += read.addr.eq(Cat(column, where if self._banked(name) else where[1:]))
+            if self._banked(name):
+                m.d.comb += read.addr.eq(Cat(column, self._bank(front, name, where[0]), where[1:]))
+            else:
+                m.d.comb += read.addr.eq(Cat(column, where[1:]))
             data[name] = read.data
         source, started = delayed(m, front.source, 1, "source"), delayed(m, first, 1, "first")
         chosen = Signal(self.lanes.operand_shape, name="operand")
@@ -266,12 +273,17 @@ class Engine(Part):
             for n, (k, name) in enumerate(front.sources):
                 with m.Case(n):
                     shifted = data[name] << self.layer.formats.shifts[k, name]
-                    m.d.comb += chosen.eq(Mux(started, 0, shifted) if self._banked(name) else shifted)
+                    m.d.comb += chosen.eq(Mux(started, 0, shifted) if self._old(k, name) else shifted)
         for k in range(self.timing.memory):
             register = Signal(self.lanes.operand_shape, name=f"operand_{k + 1}", reset_less=True)
             m.d.sync += register.eq(chosen)
             chosen = register
         return chosen
+
+    def _bank(self, front: Front, name: str, old: Value) -> Value:
+        """The bank of a state that the column issued reads: what this step has stored already is in the other one."""
+        news = [n for n, (k, operand) in enumerate(front.sources) if operand == name and not self._old(k, name)]
+        return old ^ front.source.matches(*news) if news else old
 
     def _distribute(
         self,

@@ -59,7 +59,7 @@ def _shape_content(layer: QuantizedLayer) -> dict[str, Any]:
         **_run_content(layer),
         "cell": layer.cell.name,
         "clip": None if layer.cell.clip is None else float(layer.cell.clip).hex(),
-        "functions": [function_content(f) | {"name": ""} for f in (layer.cell.sigma, layer.cell.phi)],
+        "functions": [function_content(f) | {"name": ""} for f in layer.cell.functions.values()],
         "sizes": [layer.inputs, layer.units],
         "values": {name: form.to_json() for name, form in formats.values.items()},
         "weights": {f"{gate} {operand}": form.to_json() for (gate, operand), form in formats.weights.items()},
@@ -74,7 +74,7 @@ def _layer_content(layer: QuantizedLayer) -> dict[str, Any]:
         **_run_content(layer),
         "cell": layer.cell.name,
         "clip": None if layer.cell.clip is None else float(layer.cell.clip).hex(),
-        "functions": [function_content(layer.cell.sigma), function_content(layer.cell.phi)],
+        "functions": [function_content(f) for f in layer.cell.functions.values()],
         "sizes": [layer.inputs, layer.units],
         "values": {name: form.to_json() for name, form in formats.values.items()},
         "weights": {

@@ -216,27 +216,25 @@ def plan(
     lines = trace(cell)
     result: list[PhasePlan] = []
     for k, p in enumerate(plans):
-        before = (k - 1) % len(plans)
-        writer = plans[before]
-        gap, column, needs_wait = 0, 0, False
+        waits: list[tuple[int, int]] = []  # (cycles, the column before which they are needed)
         offset = 0
         for name, size in p.operands:
             if name != "x":
                 source = next(j for j in range(len(plans)) if name in lines.stored_in(j))
-                if source != before:
-                    raise UsageError(f"Cell {cell.name} must read {name!r} in the phase after the one that stores it")
+                writer = plans[source]
                 # The last group's first unit reaches its memory mac + depth after the last column was issued and
-                # can be read a cycle later; the columns before it run meanwhile.
-                covered = offset + writer.units - writer.last_group
-                needed = mac + depths[before] - covered
+                # can be read a cycle later; the columns before it run meanwhile, and phases in between.
+                between = ((k - source - 1) % len(plans)) if len(plans) > 1 else 0
+                passing = sum(plans[(source + 1 + n) % len(plans)].cycles for n in range(between))
+                needed = mac + depths[source] - (offset + writer.units - writer.last_group) - channels * passing
                 # The other channels' columns run meanwhile too; of a single phase, with their gaps.
                 needed -= (channels - 1) * min(p.cycles, writer.cycles)
-                needed = ceil(needed / channels) if before == k else needed
-                if not needs_wait or needed > gap:
-                    gap, column = max(0, needed), offset
-                needs_wait = True
+                waits.append((max(0, ceil(needed / channels) if len(plans) == 1 else needed), offset))
             offset += size
-        if k == 0 and not needs_wait and lines.olds_of(0):
+        gap = max((wait for wait, _ in waits), default=0)
+        # One wait will do for all: before the first column that needs any.
+        column = next((at for wait, at in waits if wait or not gap), 0)
+        if k == 0 and not waits and lines.olds_of(0):
             # No operand waits, but a unit's old state must have been written before the unit comes round again.
             gap = max(0, ceil((depths[0] + 2) / channels) - sum(q.cycles for q in plans))
         result.append(PhasePlan(p.phase, p.rows, p.operands, p.units, p.parallel, p.passes, gap, column))

@@ -3,9 +3,17 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
+from hwrnn.cells import CELLS
 from hwrnn.model import build_model
 from hwrnn.quantization import quantize
+
+#: Cells for tests that take a while. What a variant of the LSTM adds stands in that with peepholes: a second phase, an
+#: operand that is an old state in one phase and new in the next. A coupled gate changes nothing but one line.
+KINDS = [name for name in CELLS if not name.endswith("coupled")]
+#: Cells for tests that take long: that variant too only among the slow ones.
+FEW = [pytest.param(name, marks=pytest.mark.slow) if name == "lstm-peephole" else name for name in KINDS]
 
 BACK_TO_BACK = (4, 1, 3)  # lengths: a sequence of one step between two longer ones
 

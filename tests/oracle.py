@@ -10,6 +10,7 @@ A network is plain data::
     layer = {
         "cell": "lstm",                      # a key of CELLS
         "sigma": function, "phi": function,  # see `function`
+        "psi": function,                     # of a cell with a state of its own: the output's
         "clip": None or a number,            # of the cell state
         "units": int,
         "formats": {value name: (width, frac, signed)},     # pre-activations are "a.GATE"
@@ -121,18 +122,54 @@ def rnn(layer, x, old, save):
     return {"h": save("h", [phi(v) for v in a])}
 
 
-def lstm(layer, x, old, save):
-    sigma, phi = function(layer["sigma"]), function(layer["phi"])
+def taught(layer, names, reads, save):
+    """The stored values of gates that are a nonlinearity of their pre-activation, all from the same operands."""
+    functions = {name: function(layer["phi" if name == "g" else "sigma"]) for name in names}
+    return [save(name, [functions[name](v) for v in product(layer, name, reads, save)]) for name in names]
+
+
+def bounded(layer, save, values):
+    """A stored cell state."""
     bound = (lambda v: v) if layer["clip"] is None else clipped(layer["clip"])
+    return save("c", [bound(v) for v in values])
+
+
+def shown(layer, save, o, c):
+    """The stored output of a cell state."""
+    psi = function(layer["psi"])
+    t = save("t", [psi(v) for v in c])
+    return save("h", [o[u] * t[u] for u in range(layer["units"])])
+
+
+def lstm(layer, x, old, save):
+    i, f, o, g = taught(layer, "ifog", {"x": x, "h": old["h"]}, save)
+    c = bounded(layer, save, [f[u] * old["c"][u] + i[u] * g[u] for u in range(layer["units"])])
+    return {"h": shown(layer, save, o, c), "c": c}
+
+
+def lstm_coupled(layer, x, old, save):
+    i, o, g = taught(layer, "iog", {"x": x, "h": old["h"]}, save)
+    c = bounded(layer, save, [(1 - i[u]) * old["c"][u] + i[u] * g[u] for u in range(layer["units"])])
+    return {"h": shown(layer, save, o, c), "c": c}
+
+
+def lstm_peephole(layer, x, old, save):
+    """Input and forget gate see the old cell state, the output gate the new one."""
     reads = {"x": x, "h": old["h"]}
-    i = save("i", [sigma(v) for v in product(layer, "i", reads, save)])
-    f = save("f", [sigma(v) for v in product(layer, "f", reads, save)])
-    o = save("o", [sigma(v) for v in product(layer, "o", reads, save)])
-    g = save("g", [phi(v) for v in product(layer, "g", reads, save)])
-    units = range(layer["units"])
-    c = save("c", [bound(f[u] * old["c"][u] + i[u] * g[u]) for u in units])
-    t = save("t", [phi(v) for v in c])
-    return {"h": save("h", [o[u] * t[u] for u in units]), "c": c}
+    i, f = taught(layer, "if", {**reads, "c": old["c"]}, save)
+    (g,) = taught(layer, "g", reads, save)
+    c = bounded(layer, save, [f[u] * old["c"][u] + i[u] * g[u] for u in range(layer["units"])])
+    (o,) = taught(layer, "o", {**reads, "c": c}, save)
+    return {"h": shown(layer, save, o, c), "c": c}
+
+
+def lstm_peephole_coupled(layer, x, old, save):
+    reads = {"x": x, "h": old["h"]}
+    (i,) = taught(layer, "i", {**reads, "c": old["c"]}, save)
+    (g,) = taught(layer, "g", reads, save)
+    c = bounded(layer, save, [(1 - i[u]) * old["c"][u] + i[u] * g[u] for u in range(layer["units"])])
+    (o,) = taught(layer, "o", {**reads, "c": c}, save)
+    return {"h": shown(layer, save, o, c), "c": c}
 
 
 def mixed(one, z, other):
@@ -187,9 +224,15 @@ CELLS = {
     "gru-reset-before": gru_reset_before,
     "ligru": ligru,
     "mingru": mingru,
+    "lstm-peephole": lstm_peephole,
+    "lstm-coupled": lstm_coupled,
+    "lstm-peephole-coupled": lstm_peephole_coupled,
     "dense": dense,
 }
-STATES = {"lstm": ("h", "c"), "dense": ()}  # of all other cells: h
+
+
+def states(cell):
+    return () if cell == "dense" else ("h", "c") if "lstm" in cell else ("h",)
 
 
 def product(layer, gate, operands, save):
@@ -212,7 +255,7 @@ def run_layer(layer, sequence):
     """Run one sequence of raw vectors; a list with, for every step, the raw integers of every value by name."""
     cell = layer["cell"]
     old = {}
-    for name in STATES.get(cell, ("h",)):
+    for name in states(cell):
         start = layer["initial"].get(name, [0] * layer["units"])
         old[name] = [Fraction(r) / power(layer["formats"][name][1]) for r in start]
     trail = []

@@ -27,6 +27,7 @@ def plain_layer(layer: QuantizedLayer) -> dict:
         "cell": layer.cell.name,
         "sigma": plain_function(layer.cell.sigma),
         "phi": plain_function(layer.cell.phi),
+        "psi": plain_function(layer.cell.phi if layer.cell.psi is None else layer.cell.psi),
         "clip": layer.cell.clip,
         "units": layer.units,
         "formats": {name: (f.width, f.frac, f.signed) for name, f in formats.values.items()},

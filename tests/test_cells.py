@@ -15,7 +15,7 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def textbook(name, w, u, b, x, old):
+def textbook(name, w, u, b, x, old, peepholes=None):
     """One step of a cell with sigmoid gates and tanh, from per-gate matrices; written from the papers."""
     s = {}
     h = old["h"]
@@ -26,6 +26,16 @@ def textbook(name, w, u, b, x, old):
         s["i"], s["f"], s["o"] = (sigmoid(a[gate] + u[gate] @ h) for gate in "ifo")
         s["g"] = np.tanh(a["g"] + u["g"] @ h)
         s["c"] = s["f"] * old["c"] + s["i"] * s["g"]
+        s["h"] = s["o"] * np.tanh(s["c"])
+    elif name == "lstm-coupled":
+        s["i"], s["o"] = (sigmoid(a[gate] + u[gate] @ h) for gate in "io")
+        s["c"] = (1 - s["i"]) * old["c"] + s["i"] * np.tanh(a["g"] + u["g"] @ h)
+        s["h"] = s["o"] * np.tanh(s["c"])
+    elif name.startswith("lstm-peephole"):
+        i = s["i"] = sigmoid(a["i"] + u["i"] @ h + peepholes["i"] @ old["c"])
+        f = 1 - i if name.endswith("coupled") else sigmoid(a["f"] + u["f"] @ h + peepholes["f"] @ old["c"])
+        s["c"] = f * old["c"] + i * np.tanh(a["g"] + u["g"] @ h)
+        s["o"] = sigmoid(a["o"] + u["o"] @ h + peepholes["o"] @ s["c"])
         s["h"] = s["o"] * np.tanh(s["c"])
     elif name == "gru":
         s["r"], s["z"] = (sigmoid(a[gate] + u[gate] @ h) for gate in "rz")
@@ -59,13 +69,14 @@ def test_float_steps_equal_the_textbook(name):
     layer, rng = random_layer(name), np.random.default_rng(1)
     gates = {gate: reads for p in layer.cell.phases for gate, reads in p.gates.items()}
     w = {gate: layer.block(gate, "x") for gate, reads in gates.items() if "x" in reads}
-    u = {gate: layer.block(gate, o) for gate, reads in gates.items() for o in reads if o != "x"}
+    u = {gate: layer.block(gate, o) for gate, reads in gates.items() for o in reads if o in ("h", "p")}
+    peepholes = {gate: layer.block(gate, "c") for gate, reads in gates.items() if "c" in reads}
     b = {gate: layer.block(gate, "b") for gate in gates}
     old = {state: rng.standard_normal(5) for state in layer.cell.states}
     for _ in range(4):
         x = rng.standard_normal(3)
         s = layer.step(x[None], {state: value[None] for state, value in old.items()})
-        expected = textbook(name, w, u, b, x, old)
+        expected = textbook(name, w, u, b, x, old, peepholes)
         for value, right in expected.items():
             assert np.allclose(getattr(s, value)[0], right, rtol=0, atol=1e-12), value
         old = {state: expected[state] for state in layer.cell.states}
@@ -78,7 +89,7 @@ def test_every_cell_is_in_the_textbook(name):
     gates = layer.cell.gates
     matrices = {gate: np.zeros((5, 5)) for gate in gates}
     old = dict.fromkeys(layer.cell.states, zero)
-    assert "h" in textbook(name, {}, matrices, dict.fromkeys(gates, zero), None, old)
+    assert "h" in textbook(name, {}, matrices, dict.fromkeys(gates, zero), None, old, matrices)
 
 
 @pytest.mark.parametrize("clip", [None, 0.25])
@@ -153,7 +164,8 @@ def test_values_that_cross_phases():
 
 
 def test_the_catalogue():
-    assert NAMES == ["rnn", "lstm", "gru", "gru-reset-before", "ligru", "mingru"]
+    older = ["rnn", "lstm", "gru", "gru-reset-before", "ligru", "mingru"]
+    assert [*older, "lstm-peephole", "lstm-coupled", "lstm-peephole-coupled"] == NAMES
     for name, cls in CELLS.items():
         assert cls.name == name and cls.__doc__
         for p in cls.phases:
@@ -167,7 +179,8 @@ def test_the_catalogue():
 def test_the_order_of_rows():
     """Model files store parameters in this order."""
     rows = {"rnn": "h", "lstm": "i f o g", "gru": "r z nx nh", "gru-reset-before": "r z n"}
-    rows |= {"ligru": "z n", "mingru": "z n"}
+    rows |= {"ligru": "z n", "mingru": "z n", "lstm-peephole": "i f g o", "lstm-coupled": "i o g"}
+    rows |= {"lstm-peephole-coupled": "i g o"}
     assert {name: " ".join(cell_named(name).gates) for name in NAMES} == rows
 
 
@@ -180,7 +193,15 @@ def test_defaults():
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("elman",), "Cell must be one of rnn, lstm, gru, gru-reset-before, ligru, mingru, not 'elman'"),
+        (
+            ("elman",),
+            "Cell must be one of rnn, lstm, gru, gru-reset-before, ligru, mingru, lstm-peephole, lstm-coupled,"
+            " lstm-peephole-coupled, not 'elman'",
+        ),
+        (
+            ("gru", None, None, None, "relu"),
+            "Output nonlinearity must be given to a cell with a cell state, not to 'gru'",
+        ),
         (("gru", None, None, 2.0), "Cell clip must be given to a cell with a cell state, not to 'gru'"),
         (("lstm", None, None, -2.0), "Clip must be a positive multiple of 1/256 up to 65536, not -2.0"),
     ],
@@ -189,6 +210,20 @@ def test_errors(arguments, text):
     with pytest.raises(ValueError) as caught:
         cell_named(*arguments)
     assert str(caught.value) == text
+
+
+@pytest.mark.parametrize("name", [name for name, cls in CELLS.items() if "c" in cls.states])
+def test_an_output_nonlinearity_of_its_own(name):
+    """It changes what leaves, and the cell state as little as the state's nonlinearity does without it."""
+    own, plain = (cell_named(name, "sigmoid", "tanh", 2, psi) for psi in ("relu", None))
+    rng = np.random.default_rng(0)
+    assert own.functions == {**plain.functions, "psi": NONLINEARITIES["relu"]} and "psi" not in plain.functions
+    gates = {gate: rng.standard_normal(9) for gate in own.gates}
+    old = {state: rng.standard_normal(9) for state in own.states}
+    shown, as_ever = replay(own, gates, old), replay(plain, gates, old)
+    assert np.array_equal(shown["c"], as_ever["c"])
+    assert np.array_equal(shown["h"], shown["o"] * np.maximum(shown["c"], 0))
+    assert np.array_equal(as_ever["h"], shown["o"] * np.tanh(shown["c"]))
 
 
 def test_values_have_names():

@@ -4,9 +4,8 @@ import shutil
 
 import numpy as np
 import pytest
-from networks import network_of
+from networks import FEW, KINDS, network_of
 
-from hwrnn.cells import CELLS
 from hwrnn.errors import UsageError
 from hwrnn.rtl import TARGETS, Network, generate
 from hwrnn.rtl.rounds import filled, order_of
@@ -17,12 +16,11 @@ from hwrnn.sim.verilog import run_bench
 
 DEEP = TARGETS["ecp5-25k-6"].timing
 LENGTHS = (4, 1, 3, 2, 6, 1, 2)
-RECURRENT = [cell for cell in CELLS if cell != "dense"]
 
 
 @pytest.mark.parametrize("timing", [SHORTEST, DEEP], ids=["shortest", "deep"])
 @pytest.mark.parametrize("channels", [2, 3])
-@pytest.mark.parametrize("cell", RECURRENT)
+@pytest.mark.parametrize("cell", KINDS)
 def test_every_value_and_cycle(cell, channels, timing):
     model, x, lengths = network_of(cell, 2, 3, lengths=LENGTHS)
     report = check(model, x, lengths, lanes=6, channels=channels, timing=timing, simulator="amaranth")
@@ -45,7 +43,7 @@ def test_under_stalls(cell, options, channels, stalls):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("cell", RECURRENT)
+@pytest.mark.parametrize("cell", FEW)
 def test_enough_channels_fill_every_cycle(cell):
     """From there on no lane waits; with one channel fewer it does; and the input need not be wider for it."""
     for timing in (SHORTEST, DEEP):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from networks import KINDS
 
 from hwrnn.activations import NONLINEARITIES
 from hwrnn.cells import CELLS
@@ -45,10 +46,12 @@ def weights(model: QuantizedModel) -> np.ndarray:
 
 @pytest.mark.filterwarnings("ignore:State ")  # gates that may be negative let a state grow
 @pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", KINDS)
 def test_every_cell_and_nonlinearity_trains_what_golden_computes(cell: str, name: str) -> None:
     data = clusters()
-    gate = name if CELLS[cell].gated and name != "identity" else None  # products of identities explode in float
+    # Products of identities explode in float; so do those of leaky lines where gates read what they make.
+    explodes = name == "identity" or (name == "leaky_relu" and "c" in CELLS[cell].phases[0].operands)
+    gate = name if CELLS[cell].gated and not explodes else None
     model = build_model(2, 3, cell=cell, hidden=4, activation=name, gate=gate, seed=1)
     model = train(model, data, epochs=1, batch=16, rate=0.003)
     before = quantize(model, data, 4, method="mse")

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from networks import network_of
+from networks import KINDS, network_of
 
 import hwrnn
-from hwrnn.cells import CELLS
 from hwrnn.errors import UsageError
 from hwrnn.onnx_io import load, save
 from hwrnn.rtl import TARGETS, Network, generate
@@ -25,7 +24,7 @@ from hwrnn.sim.verilog import run_bench
 icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="iverilog is not installed")
 
 DESIGNS = {
-    **{cell: (dict(cell=cell, inputs=3, units=5), dict(lanes=4)) for cell in CELLS if cell != "dense"},
+    **{cell: (dict(cell=cell, inputs=3, units=5), dict(lanes=4)) for cell in KINDS},
     "every step": (dict(cell="gru", inputs=2, units=4, every_step=True), dict(lanes=3)),
     "two layers": (dict(cell="lstm", inputs=2, units=4, layers=2), dict(lanes=[7, 3, 1])),
     "arg-max": (dict(cell="lstm", inputs=2, units=4, outputs=5), dict(lanes=1, argmax=True)),
@@ -135,6 +134,8 @@ def test_the_hash_is_of_the_model_alone(tmp_path):
     layer = model.layers[0]
     weights = {key: w.copy() for key, w in layer.weights.items()}
     next(iter(weights.values()))[1, 1] += 1
+    lstm, own = (network_of("lstm", 2, 3, output_activation=name)[0] for name in (None, "relu"))
+    assert model_hash(lstm) != model_hash(own)
     others = [
         replace(model, layers=(replace(layer, weights=weights),)),
         replace(model, every_step=True),

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from networks import KINDS
 from plain import plain
 
 import oracle
@@ -74,13 +75,21 @@ def test_the_oracle_imports_nothing_of_the_project():
     assert modules == {"fractions"}
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", KINDS)
 @pytest.mark.parametrize("name", ALL)
 def test_every_cell_with_every_nonlinearity(cell, name):
     roles = ({"activation": name}, {"gate": name}) if CELLS[cell].gated else ({"activation": name},)
     for k, options in enumerate(roles):
         bits = (8, 5, 11)[(ALL.index(name) + k) % 3]
         assert_equal_oracle(*quantized(cell, bits, seed=ALL.index(name), **options))
+
+
+@pytest.mark.parametrize("cell", [name for name in CELLS if "c" in CELLS[name].states])
+def test_an_output_nonlinearity_of_its_own(cell):
+    for name in ("relu", "plan_tanh", "pwl_tanh:3"):
+        q, raw, lengths = quantized(cell, output_activation=name, layers=2, cell_clip=2)
+        assert len({id(f) for f in q.layers[0].cell.functions.values()}) == 3
+        assert_equal_oracle(q, raw, lengths)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 6, 12, 16])
@@ -149,7 +158,7 @@ def test_sums_beyond_float64_are_exact_to_the_last_bit(cell):
 
 @pytest.mark.parametrize("gate", ["sigmoid", "hard_sigmoid", "leaky_relu", "relu6"])
 @pytest.mark.parametrize("activation", ["tanh", "leaky_relu", "relu"])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", KINDS)
 def test_unusual_gates_work_end_to_end(cell, gate, activation):
     gate = gate if CELLS[cell].gated else None
     q, raw, lengths = quantized(cell, 8, gate=gate, activation=activation, outputs=2, seed=7)

@@ -39,7 +39,8 @@ def test_shapes(cell, every_step, outputs, last):
 
 def test_multiplications_are_those_of_the_textbook():
     count = {"rnn": 8 * 12, "lstm": 4 * 8 * 12, "gru": 3 * 8 * 12, "gru-reset-before": 3 * 8 * 12}
-    count |= {"ligru": 2 * 8 * 12, "mingru": 2 * 8 * 4}
+    count |= {"ligru": 2 * 8 * 12, "mingru": 2 * 8 * 4, "lstm-coupled": 3 * 8 * 12}
+    count |= {"lstm-peephole": 4 * 8 * 12 + 3 * 8 * 8, "lstm-peephole-coupled": 3 * 8 * 12 + 2 * 8 * 8}
     assert {c: build_model(4, None, cell=c, hidden=8).layers[0].multiplications for c in CELLS} == count
 
 
@@ -165,7 +166,11 @@ def test_gates_of_one_matrix_differ():
             {"init": "zeros", "cell": "mingru"},
             INITIALISATION,
         ),
-        ({"cell": "elman"}, "Cell must be one of rnn, lstm, gru, gru-reset-before, ligru, mingru, not 'elman'"),
+        (
+            {"cell": "elman"},
+            "Cell must be one of rnn, lstm, gru, gru-reset-before, ligru, mingru, lstm-peephole, lstm-coupled,"
+            " lstm-peephole-coupled, not 'elman'",
+        ),
         ({"cell": "gru", "cell_clip": 2}, "Cell clip must be given to a cell with a cell state, not to 'gru'"),
         ({"cell_clip": 0}, "Clip must be a positive multiple of 1/256 up to 65536, not 0"),
     ],

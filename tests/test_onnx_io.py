@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 
+import networks
 import numpy as np
 import onnx
 import pytest
@@ -123,6 +124,17 @@ def test_only_an_encoder_needs_the_newer_format(tmp_path):
         assert described["format"] == due and ("encoder" in described) == bool(encoder)
 
 
+@pytest.mark.parametrize("cell", ["lstm", "lstm-peephole-coupled"])
+def test_an_output_nonlinearity_of_its_own(cell, tmp_path):
+    """Whoever does not know it must not compute with the state's instead: such files are of the newest format."""
+    model, path = float_model(cell=cell, output_activation="sigmoid"), tmp_path / "m.onnx"
+    save(model, path)
+    assert json.loads(onnx.load(path).metadata_props[0].value)["format"] == 3
+    np.testing.assert_allclose(run_onnx(path)["y"], model.predict(X, LENGTHS), rtol=1e-5, atol=1e-5)
+    assert_same(model, load(path))
+    assert_bits(quantize(model, DATA, 8, method="mse"), tmp_path / "q.onnx")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_float_model_with_every_nonlinearity(name, tmp_path):
     for k, chosen in enumerate(({"activation": name}, {"gate": name, "activation": "hard_tanh"})):
@@ -135,7 +147,7 @@ def test_a_float_model_with_every_nonlinearity(name, tmp_path):
 
 @pytest.mark.parametrize("bits", (4, 8, 16))
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", networks.KINDS)
 def test_a_quantized_model_computes_golden_bits(cell, shape, bits, tmp_path):
     raw = assert_bits(quantize(float_model(cell=cell, **shape), DATA, bits, method="mse"), tmp_path / "q.onnx")
     assert len(np.unique(raw)) > 4  # equal because both are stuck would prove nothing
@@ -468,8 +480,8 @@ def in_layer(**values):
 @pytest.mark.parametrize(
     "meta, text",
     [
-        (lambda w: w.update(format=3), "have format 1 or 2, not 3, written by hwrnn .*: install a newer hwrnn"),
-        (lambda w: w.update(format=0), "have format 1 or 2, not 0"),
+        (lambda w: w.update(format=4), "have format 1 to 3, not 4, written by hwrnn .*: install a newer hwrnn"),
+        (lambda w: w.update(format=0), "have format 1 to 3, not 0"),
         (lambda w: w.update(format=True), "describe 'format' by int, not bool"),
         (lambda w: w.update(kind="complex"), "describe a float or quantized model"),
         (lambda w: w.update(format=2), "describe 'encoder' by int, not NoneType"),
@@ -479,6 +491,7 @@ def in_layer(**values):
         (lambda w: w.update(head=w["layers"][0]), "describe a dense head behind recurrent layers, not 'lstm'"),
         (lambda w: w["layers"].append(w["layers"][0]), "hold parameter 'layer1"),
         (in_layer(cell="transformer"), "Cell must be one of rnn, .* not 'transformer'"),
+        (in_layer(psi={"name": "sigmoid2"}), "describe nonlinearity 'sigmoid2' by its knots"),
         (in_layer(units=2**40), "describe 'units' between 1 and 16777216, not 1099511627776"),
         (in_layer(units=2**24), "of shape .*16777216"),
         (in_layer(inputs=0), "describe 'inputs' between 1 and"),
@@ -596,7 +609,7 @@ def test_describe(kind, saved):
         assert layer["accumulator_bits"]["f"] > 8 and layer["saturation"].keys() >= {"a.f", "c", "h"}
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", networks.KINDS)
 def test_describe_every_cell(cell):
     gate = "sigmoid" if CELLS[cell].gated else None
     for chosen in ({}, {"activation": "tanh", "gate": gate}):

@@ -7,9 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from networks import network_of
+from networks import FEW, network_of
 
-from hwrnn.cells import CELLS
 from hwrnn.cli import main
 from hwrnn.errors import UsageError
 from hwrnn.onnx_io import save
@@ -72,7 +71,7 @@ def bench(folder: Path, work: Path, design="net_vendor.v") -> str:
 
 
 @icarus
-@pytest.mark.parametrize("cell", [cell for cell in CELLS if cell != "dense"])
+@pytest.mark.parametrize("cell", FEW)
 def test_the_bench_passes_with_memories_in_files(cell, tmp_path):
     model = network_of(cell, 3, 5)[0]
     manifest = generate(model, tmp_path / "out", lanes=3, name="net", tools=["vivado"])

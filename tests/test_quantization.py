@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from networks import KINDS
 
 from hwrnn.calibration import Seen, calibrate, fine_format, format_for
 from hwrnn.cells import CELLS
@@ -189,7 +190,7 @@ def test_invariants_of_formats(cell, bits):
     assert q.layers[0].weight_bits == bits * q.layers[0].multiplications
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", KINDS)
 def test_accumulators_contain_the_worst_sums_and_no_more(cell):
     """The operands that drive each unit to its extremes are found by sign, and the interval's ends are reached."""
     q = quantize(network(cell), dataset(), 6)
@@ -280,6 +281,10 @@ def test_sixteen_bits_are_near_float(cell, gate, activation):
     gate = gate if CELLS[cell].gated else None
     model = network(cell, outputs=None, gate=gate, activation=activation, every_step=True)
     data = dataset()
+    if cell.startswith("lstm-peephole"):  # another recurrence, through a state that may be larger than 1
+        for layer in model.layers:
+            for operand in ("0.c", "1.c"):
+                layer.parameters[operand] /= 4
     q = quantize(model, data, 16, method="max")
     formats = [layer.formats for layer in q.stack]
     near = with_hardware_functions(model, formats).predict(data.train.x, data.train.lengths)

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from networks import FEW
 
 from hwrnn import search
 from hwrnn.calibration import calibrate
-from hwrnn.cells import CELLS
 from hwrnn.data import Dataset, Split, load_dataset
 from hwrnn.fixed import Format
 from hwrnn.formats import Choice, Widths, choose_formats, derived_formats, first_choice
@@ -75,7 +75,7 @@ def test_the_judge_computes_the_loss_of_goldens_outputs(task, per_step):
     assert judge(choice) == pytest.approx(due + error, rel=1e-5)
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", FEW)
 @pytest.mark.parametrize("method", ["mse", "max"])
 def test_the_search_never_ends_above_where_it_starts(cell, method):
     part = data()

@@ -69,6 +69,17 @@ def test_a_family_replaces_every_sigmoid_and_tanh(cell, family):
     assert model.layers[0].cell.phi.name == "tanh", "the model given stays as it is"
 
 
+def test_an_output_nonlinearity_of_its_own():
+    """A family replaces it by its own; an activation for the state is the output's as well."""
+    model = build_model(2, 3, cell="lstm", activation="relu", gate="sigmoid", cell_clip=2, output_activation="tanh")
+    made = swap_family(model, "plan").layers[0].cell
+    assert {role: f.name for role, f in made.functions.items()} == {
+        "sigma": "plan_sigmoid", "phi": "relu", "psi": "plan_tanh"
+    }  # fmt: skip
+    assert swap(model, gate="hard_sigmoid").layers[0].cell.psi.name == "tanh"
+    assert swap(model, activation="relu6").layers[0].cell.psi is None
+
+
 def test_what_stands_for_no_smooth_function_stays():
     model = build_model(2, 3, cell="lstm", activation="relu", gate="sigmoid", cell_clip=2)
     made = swap_family(model, "plan").layers[0].cell

@@ -70,7 +70,7 @@ def test_reach_bounds_every_number_of_golden(cell):
     for layer in freeze(model, formats, Widths.of(8)).stack:
         bound = reach(layer.cell, layer.formats, layer.size_of)
         assert bound > max(max(-lo, hi) for lo, hi in layer.accumulators.values())
-        assert bound < 2**23
+        assert bound < 2 ** (24 if "peephole" in cell else 23)  # a cell state is four bits wider than other operands
 
 
 def test_precision_is_chosen_by_the_formats_and_too_many_bits_are_refused():

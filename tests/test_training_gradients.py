@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from networks import KINDS
 
 from hwrnn.activations import NONLINEARITIES, PARAMETRIC
 from hwrnn.cells import CELLS, Cell, cell_named, phase
@@ -88,12 +89,17 @@ def test_every_nonlinearity(name):
     check(build_model(3, 4, cell="gru", hidden=4, activation=name, gate=name, seed=3))
 
 
+@pytest.mark.parametrize("name", ["relu6", "sigmoid"])
+def test_an_output_nonlinearity_of_its_own(name):
+    check(build_model(3, 4, cell="lstm", hidden=4, output_activation=name, activation="tanh", seed=3))
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_stacked_with_an_output_at_every_step(cell):
     check(build_model(3, 4, cell=cell, hidden=(5, 3), layers=2, every_step=True, seed=3))
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", KINDS)
 @pytest.mark.parametrize("hidden, encoder", [((4, 3), 1), ((3, 4, 2), 1), ((3, 2, 3), 2)])
 def test_an_encoder_and_a_decoder(cell, hidden, encoder):
     outputs = None if encoder == 2 else 4

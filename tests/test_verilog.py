@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from networks import network_of
+from networks import KINDS, network_of
 
-from hwrnn.cells import CELLS
 from hwrnn.errors import UsageError
 from hwrnn.golden import golden
 from hwrnn.rtl import TARGETS, Network
@@ -24,7 +23,7 @@ WAIVERS = Path(__file__).parent.parent / "rtl" / "verilator.vlt"
 
 # cell, inputs, units, lanes and options: a lane alone, passes over the rows, more lanes than rows, layers, every step.
 DESIGNS = [
-    *((cell, 3, 5, lanes, {}) for cell in CELLS if cell != "dense" for lanes in (1, 4)),
+    *((cell, 3, 5, lanes, {}) for cell in KINDS for lanes in (1, 4)),
     ("gru", 3, 5, 100, {}),
     ("lstm", 1, 1, 2, {}),
     ("gru", 2, 6, 3, {"layers": 2}),

@@ -64,7 +64,7 @@ def run(given: Any) -> int:
         warn_of(list(losses.values())[-1], f"Activations {given.activations}", where)
     alone = None if data is None or losses else measured_swap(old, old, data.evaluation, data.per_step)
     save(new, given.output)
-    functions = {k: [f.cell.sigma.name, f.cell.phi.name] for k, f in enumerate(new.layers)}
+    functions = {k: [f.name for f in layer.cell.functions.values()] for k, layer in enumerate(new.layers)}
     if given.json:
         found = {
             name: {"metric": loss.metric, "before": loss.before, "after": loss.after, "points": loss.points}
@@ -76,7 +76,10 @@ def run(given: Any) -> int:
         )
         return 0
     rows = [["model", given.output]]
-    rows += [[f"layer {k}, gates and state", ", ".join(names)] for k, names in functions.items()]
+    rows += [
+        [f"layer {k}, gates{', state and output' if len(names) > 2 else ' and state'}", ", ".join(names)]
+        for k, names in functions.items()
+    ]
     if alone is not None:
         rows.append([alone.metric, report.metric_text(alone.metric, alone.before)])
     rows += [[f"lost, {name}", loss] for name, loss in losses.items()]
