@@ -1,5 +1,7 @@
 """Models as ONNX graphs: one Scan for each recurrent layer, with the cell's own lines inside.
 
+A reverse layer stands between two ReverseSequence nodes, layers side by side meet in a Concat.
+
 Inputs are ``x`` float32 (N, T, inputs) and ``lengths`` int64 (N,), any N and T. A float model has the output ``y``
 float32; a quantized one ``y`` float64, which equals ``predict``, and ``raw`` int64, which equals ``golden``.
 Outputs are (N, outputs), or (N, T, outputs) with ``every_step``.
@@ -13,10 +15,11 @@ import numpy as np
 from onnx import ModelProto, helper
 
 from hwrnn import __version__
+from hwrnn.directions import last_recurrent
 from hwrnn.fixed import Format
 from hwrnn.model import Layer, Model
 from hwrnn.onnx_integer_layers import layer_writer
-from hwrnn.onnx_layers import dense, file_parameter, recurrent, value_info
+from hwrnn.onnx_layers import dense, file_initial, file_parameter, recurrent, value_info
 from hwrnn.onnx_numbers import BOOL, DOUBLE, FLOAT, INT64, Graph, Wire
 from hwrnn.quantization import QuantizedLayer, QuantizedModel
 
@@ -41,6 +44,8 @@ def parameters(model: Model | QuantizedModel) -> dict[str, np.ndarray]:
             for gate, reads in phase.gates.items():
                 for operand in (*reads, "b"):
                     found[f"{name}.{gate}.{operand}"] = file_parameter(layer, gate, operand)
+        for state in layer.initial:
+            found[f"{name}.{state}.initial"] = file_initial(layer, state)
     return found
 
 
@@ -57,16 +62,19 @@ def model_proto(model: Model | QuantizedModel) -> ModelProto:
     value = graph.op("Mul", graph.op("Sub", x, mean), scale)
     if isinstance(model, QuantizedModel):
         value = _quantized(graph, model.input_format, value)
-    layers: Sequence[Layer | QuantizedLayer] = model.layers
-    for k, (name, layer) in enumerate(zip(layer_names(model), layers, strict=False)):
-        graph.scope = f"{name}/"
-        value = recurrent(layer_writer(graph, name, layer), value)
-        if k + 1 == model.encoder:
+    taken = last_recurrent(model.layers) or model.groups[-1]
+    for group in model.groups:
+        found = [_layer(graph, model, k, value, lengths) for k in group]
+        graph.scope = ""
+        if group == taken and not model.every_step:  # dense layers behind it need no more than that
+            found = [_end(graph, model, k, steps, lengths) for k, steps in zip(group, found, strict=True)]
+        value = _side_by_side(graph, found)
+        if group[-1] + 1 == model.encoder:
             graph.scope = "code/"
             value = _repeated(graph, value, lengths)
     graph.scope = ""
     running = _running(graph, x, lengths) if model.every_step else None
-    value = _last(graph, value, lengths) if running is None else _masked(graph, running, value)
+    value = value if running is None else _masked(graph, running, value)
     if model.head is not None:
         graph.scope = "head/"
         value = dense(layer_writer(graph, "head", model.head), value)
@@ -74,6 +82,38 @@ def model_proto(model: Model | QuantizedModel) -> ModelProto:
         if running is not None and isinstance(model, QuantizedModel):  # a float head gives its bias there
             value = _masked(graph, running, value)
     return _finished(graph, model, value)
+
+
+def _layer(graph: Graph, model: Model | QuantizedModel, index: int, value: Wire, lengths: Wire) -> Wire:
+    """One of ``layers``: its output at every step, (N, T, units), or (N, units) of a dense one behind the end."""
+    layer, name = model.layers[index], layer_names(model)[index]
+    graph.scope = f"{name}/"
+    if not layer.cell.states:
+        return dense(layer_writer(graph, name, layer), value)
+    value = _turned(graph, value, lengths) if layer.reverse else value
+    value = recurrent(layer_writer(graph, name, layer), value, layer)
+    return _turned(graph, value, lengths) if layer.reverse else value
+
+
+def _turned(graph: Graph, value: Wire, lengths: Wire) -> Wire:
+    """Each sequence from its last step to its first; what is beyond it stays."""
+    return graph.op("ReverseSequence", value, lengths, batch_axis=0, time_axis=1)
+
+
+def _end(graph: Graph, model: Model | QuantizedModel, index: int, steps: Wire, lengths: Wire) -> Wire:
+    """What one output for a sequence comes of, (N, units): a layer's output at the last step, or its own last one."""
+    if model.final_state and model.layers[index].reverse:
+        first = graph.op("Gather", steps, graph.constant([0], INT64), axis=1)
+        return graph.op("Squeeze", first, graph.constant([1], INT64))
+    return _last(graph, steps, lengths)
+
+
+def _side_by_side(graph: Graph, parts: Sequence[Wire]) -> Wire:
+    """Vectors one behind the other, in the widest of their element types."""
+    if len(parts) == 1:
+        return parts[0]
+    kind = DOUBLE if any(part.kind == DOUBLE for part in parts) else FLOAT
+    return graph.op("Concat", *(graph.cast(part, kind) for part in parts), axis=-1)
 
 
 def _quantized(graph: Graph, form: Format, value: Wire) -> Wire:

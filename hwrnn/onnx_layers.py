@@ -13,7 +13,7 @@ from hwrnn.model import Layer
 from hwrnn.onnx_numbers import FLOAT, INT64, FloatNode, Graph, Wire
 from hwrnn.quantization import QuantizedLayer
 
-__all__ = ["FloatWriter", "LayerWriter", "dense", "file_parameter", "recurrent", "value_info"]
+__all__ = ["FloatWriter", "LayerWriter", "dense", "file_initial", "file_parameter", "recurrent", "value_info"]
 
 
 def file_parameter(layer: Layer | QuantizedLayer, gate: str, operand: str) -> np.ndarray:
@@ -27,6 +27,15 @@ def file_parameter(layer: Layer | QuantizedLayer, gate: str, operand: str) -> np
     width = layer.formats.weights[gate, operand].width
     kind = next(k for k in (np.int8, np.int16, np.int32, np.int64) if width <= 8 * np.dtype(k).itemsize)
     return layer.weights[gate, operand].astype(kind)
+
+
+def file_initial(layer: Layer | QuantizedLayer, state: str) -> np.ndarray:
+    """Where a state starts, (units,), as the file holds it: float32, or integers as narrow as they may be."""
+    if isinstance(layer, Layer):
+        return np.asarray(layer.initial[state])
+    width = layer.formats.values[state].width
+    kind = next((k for k in (np.int8, np.int16, np.int32) if width < 8 * np.dtype(k).itemsize), np.int64)
+    return layer.start(state).astype(kind)
 
 
 class LayerWriter:
@@ -132,15 +141,25 @@ class FloatWriter(LayerWriter):
         return value.wire
 
 
-def recurrent(layer: LayerWriter, x: Wire) -> Wire:
-    """A recurrent layer over (N, T, inputs) as a Scan: its output at every step, (N, T, units)."""
+def recurrent(layer: LayerWriter, x: Wire, of: Layer | QuantizedLayer) -> Wire:
+    """A recurrent layer over (N, T, inputs) as a Scan: its output at every step, (N, T, units).
+
+    ``of`` says where its states start.
+    """
     graph, cell, name, units = layer.graph, layer.cell, layer.name, layer.units
     reading = [k for k, p in enumerate(cell.phases) if "x" in p.operands]
     fed = [layer.product(cell.phases[k], "x", x) for k in reading]  # of all steps at once
     slices = {k: Wire(f"{name}/products{k}", layer.kind) for k in reading}
     batch = graph.op("Shape", x, kind=INT64, start=0, end=1)
     shape = graph.op("Concat", batch, graph.constant([units], INT64), axis=0)
-    zero = graph.op("Expand", graph.constant(0, layer.stored), shape)
+    starts: dict[str, Wire] = {}
+    for state in cell.states:
+        if state in of.initial:
+            vector = graph.initializer(f"{name}.{state}.initial", file_initial(of, state))
+            starts[state] = graph.op("Expand", graph.cast(vector, layer.stored), shape)
+    if len(starts) < len(cell.states):
+        zero = graph.op("Expand", graph.constant(0, layer.stored), shape)
+        starts = {state: starts.get(state, zero) for state in cell.states}
     olds = {state: Wire(f"{name}.{state}/old", layer.stored) for state in cell.states}
 
     def product(phase: Phase, s: Values) -> dict[str, Any]:
@@ -156,7 +175,7 @@ def recurrent(layer: LayerWriter, x: Wire) -> Wire:
     inputs = [value_info(w, "N", units) for w in olds.values()]
     inputs += [value_info(w, "N", len(cell.phases[k].rows("x")) * units) for k, w in slices.items()]
     return graph.ops(
-        "Scan", *[zero for _ in olds], *fed,
+        "Scan", *[starts[state] for state in olds], *fed,
         names=[*(f"{name}.{state}/last" for state in cell.states), f"{name}/output"], kind=layer.stored,
         body=helper.make_graph(nodes, name, inputs, [value_info(w, "N", units) for w in news]),
         num_scan_inputs=len(fed), scan_input_axes=[1] * len(fed), scan_output_axes=[1],

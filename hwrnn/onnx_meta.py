@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 from hwrnn import __version__
 from hwrnn.activations import NONLINEARITIES, Nonlinearity, PiecewiseLinear
 from hwrnn.cells import CELLS, Cell, Dense, cell_named
+from hwrnn.directions import groups_of, layers_fault
 from hwrnn.errors import Damaged, UsageError
 from hwrnn.fitting import FORMS, Fitted
 from hwrnn.fixed import Format
@@ -63,6 +64,8 @@ def described(model: Model | QuantizedModel) -> str:
     }
     if model.encoder:
         what["encoder"] = int(model.encoder)
+    if model.final_state:
+        what["final_state"] = True
     if isinstance(model, QuantizedModel):
         what["widths"] = asdict(model.widths)
         what["saturation"] = model.saturation
@@ -74,7 +77,9 @@ def described(model: Model | QuantizedModel) -> str:
 
 def _version(model: Model | QuantizedModel) -> int:
     """The least version that says all of a model, so that whatever hwrnn knows it can read the file."""
-    if any(layer.cell.psi is not None for layer in model.stack):
+    directed = any(layer.reverse or layer.beside or layer.initial for layer in model.layers)
+    newer = directed or any(layer.cell.psi is not None for layer in model.stack)
+    if newer or not all(layer.cell.states for layer in model.layers):
         return FORMAT_VERSION
     return _ENCODER_VERSION if model.encoder else _PLAIN_VERSION
 
@@ -88,6 +93,9 @@ def _layer(layer: Layer | QuantizedLayer) -> dict[str, Any]:
         "cell": cell.name, "clip": cell.clip, "inputs": int(layer.inputs), "units": int(layer.units),
         **{role: _function(function) for role, function in cell.functions.items()},
     }  # fmt: skip
+    what |= {key: True for key in ("reverse", "beside") if getattr(layer, key)}
+    if layer.initial:
+        what["initial"] = sorted(layer.initial)
     if isinstance(layer, QuantizedLayer):
         what |= layer.formats.to_json()
     return what
@@ -126,24 +134,33 @@ def rebuilt(text: str, fetch: Fetch) -> Model | QuantizedModel:
     if not layers:
         raise Damaged("describe at least one layer")
     head = None if what.get("head") is None else _opened(_get(what, "head", dict), "head", build, fetch)
-    stack = layers if head is None else [*layers, head]
-    for before, after in pairwise(stack):
-        if after.inputs != before.units:
-            raise Damaged(f"describe layers whose inputs are the units before: {before.units}, not {after.inputs}")
+    stacked = [[layers[k] for k in group] for group in groups_of(layers)] + [[head]] * (head is not None)
+    for before, after in pairwise(stacked):
+        units = sum(layer.units for layer in before)
+        for inputs in (layer.inputs for layer in after):
+            if inputs != units:
+                raise Damaged(f"describe layers whose inputs are the units before: {units}, not {inputs}")
     common: dict[str, Any] = {"layers": tuple(layers), "head": head, "task": task}
     common.update(every_step=_get(what, "every_step", bool), facts=_get(what, "facts", dict))
     coded = version == _ENCODER_VERSION or "encoder" in what
     common["encoder"] = _whole(what, "encoder", 1, len(layers) - 1) if coded else 0
+    common["final_state"] = "final_state" in what and _get(what, "final_state", bool)
     if common["encoder"] and not common["every_step"]:
         raise Damaged("describe a decoder with an output at every step")
-    for end, size in (("input", stack[0].inputs), ("output", stack[-1].units)):
+    fault = layers_fault(layers, head, common["every_step"], common["encoder"], common["final_state"])
+    if fault is not None:
+        raise Damaged(f"describe layers that fit together ({fault})")
+    for end, size in (("input", layers[0].inputs), ("output", sum(layer.units for layer in stacked[-1]))):
         for part in ("mean", "scale"):
             common[f"{end}_{part}"] = _finite(fetch(f"{end}.{part}", (size,), "f"), f"{end}.{part}")
     if kind == "float":
         return Model(**common)
-    for before, after in pairwise(stack):
-        if after.formats.values["x"] != before.output:
+    for before, after in pairwise(stacked):
+        if any(layer.formats.values["x"] != other.output for layer in after for other in before):
             raise Damaged("describe an input format that is the output format of the layer before")
+    ends = ({layer.formats.values["x"] for layer in stacked[0]}, {layer.output for layer in stacked[-1]})
+    if any(len(formats) > 1 for formats in ends):
+        raise Damaged("describe one format for what layers side by side read, and one for what they give")
     given = _get(what, "widths", dict)
     tensors = _get(given, "tensors", dict) if "tensors" in given else {}  # files of 0.1 have none
     exceptions = {name: _whole(tensors, name, 1, 64) for name in tensors}
@@ -156,9 +173,23 @@ def rebuilt(text: str, fetch: Fetch) -> Model | QuantizedModel:
 
 
 def _opened(what: Any, name: str, build: Callable[..., Any], fetch: Fetch) -> Any:
-    cell = _cell(what, dense=name == "head")
+    cell = _cell(what, name == "head")
     sizes = [_whole(what, key, 1, _LARGEST_SIZE) for key in ("inputs", "units")]
-    return build(what, name, cell, *sizes, fetch)
+    made = build(what, name, cell, *sizes, fetch)
+    directions = {key: _get(what, key, bool) for key in ("reverse", "beside") if key in what}
+    initial = {}
+    for state in _get(what, "initial", list) if "initial" in what else ():
+        label = f"{name}.{state}.initial"
+        if state not in cell.states:
+            raise Damaged(f"describe initial states of {name!r} that it has, not of {str(state)[:40]!r}")
+        if isinstance(made, Layer):
+            initial[state] = _finite(fetch(label, (made.units,), "f"), label)
+            continue
+        form = made.formats.values[state]
+        initial[state] = fetch(label, (made.units,), "i").astype(np.int64)
+        if initial[state].min() < form.lo or initial[state].max() > form.hi:
+            raise Damaged(f"hold initial states {label!r} between {form.lo} and {form.hi} as their format says")
+    return replace(made, initial=initial, **directions)
 
 
 def _float_layer(what: Any, name: str, cell: Cell, inputs: int, units: int, fetch: Fetch) -> Layer:
@@ -200,13 +231,14 @@ def _integer_layer(what: Any, name: str, cell: Cell, inputs: int, units: int, fe
     return QuantizedLayer(cell, inputs, units, weights, biases, found)
 
 
-def _cell(what: Any, dense: bool) -> Cell:
+def _cell(what: Any, head: bool) -> Cell:
     name, clip = _get(what, "cell", str), what.get("clip")
     sigma, phi = _read_function(_get(what, "sigma", dict)), _read_function(_get(what, "phi", dict))
     psi = _read_function(_get(what, "psi", dict)) if "psi" in what else None
     if clip is not None and (type(clip) not in (int, float) or not 2.0**-64 <= clip <= 2.0**64):
         raise Damaged(f"describe the clip of a cell as a positive number, not {clip!r}")
-    if dense != (name == Dense.name):
+    dense = name == Dense.name
+    if head and not dense:
         raise Damaged(f"describe a dense head behind recurrent layers, not {name!r}")
     # Refuses an unknown name, and a clip or an output nonlinearity on a cell without a cell state.
     cell_named("rnn" if dense else name, clip=clip, psi=None if psi is None else "identity")

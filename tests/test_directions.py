@@ -1,9 +1,12 @@
 """Layers in reverse, side by side, dense ones among them, and initial states: against the oracle and each other."""
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 from plain import plain
 
@@ -16,6 +19,7 @@ from hwrnn.errors import UsageError
 from hwrnn.golden import Golden, golden
 from hwrnn.invariants import layer_ranges
 from hwrnn.model import Layer, Model, build_model
+from hwrnn.onnx_io import load, save
 from hwrnn.quantization import quantize
 from hwrnn.rtl.balance import balance
 from hwrnn.rtl.generator import generate
@@ -340,6 +344,92 @@ def test_bounds_hold_from_initial_states_on(activation, reverse):
         name, slack = model.layers[k].cell.output, 1e-4
         assert (run.steps <= box[k][name].hi + slack).all() and (run.steps >= box[k][name].lo - slack).all()
     assert state_bounds(model, 1.0)[0].bound >= 40 and len(state_bounds(model, 1.0)) == 1
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+def assert_runs_and_comes_back(model, path, expect_format=3):
+    """ONNX Runtime computes predict, and golden's integers; what is read back computes the same and saves the same."""
+    save(model, path)
+    onnx.checker.check_model(str(path), full_check=True)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    x = 2 * data(model.inputs)
+    names = [output.name for output in session.get_outputs()]
+    found = dict(zip(names, session.run(names, {"x": x, "lengths": LENGTHS}), strict=True))
+    back = load(path)
+    if isinstance(model, Model):
+        np.testing.assert_allclose(found["y"], model.predict(x, LENGTHS), rtol=1e-5, atol=1e-5)
+    else:
+        assert np.array_equal(found["raw"], golden(model, model.quantize_input(x), LENGTHS).output)
+        assert np.array_equal(found["y"], model.predict(x, LENGTHS))
+    assert np.array_equal(back.predict(x, LENGTHS), model.predict(x, LENGTHS))
+    for one, other in zip(model.stack, back.stack, strict=True):
+        assert (one.reverse, one.beside, one.initial.keys()) == (other.reverse, other.beside, other.initial.keys())
+        for state in one.initial:
+            assert other.initial[state].dtype == one.initial[state].dtype
+            assert np.array_equal(one.initial[state], other.initial[state])
+    assert back.final_state == model.final_state
+    assert json.loads(onnx.load(path).metadata_props[0].value)["format"] == expect_format
+    before = path.read_bytes()
+    save(back, path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("every_step", [False, True])
+@pytest.mark.parametrize("cell", CELLS)
+def test_files_run_in_onnx_runtime(cell, every_step, tmp_path):
+    model = varied(cell, every_step, seed=4)
+    assert_runs_and_comes_back(model, tmp_path / "m.onnx")
+    q, _ = quantized(model)
+    assert_runs_and_comes_back(q, tmp_path / "q.onnx")
+    assert_runs_and_comes_back(replace(q, final_state=False), tmp_path / "p.onnx")
+
+
+@pytest.mark.parametrize("bits", [5, 12, 24])
+def test_files_of_bidirectional_models(bits, tmp_path):
+    for k, options in enumerate(({}, {"every_step": True}, {"every_step": True, "encoder": 1})):
+        made = build_model(3, 2 if k == 2 else None, cell="gru", hidden=[3, 4], bidirectional=True, **options)
+        assert_runs_and_comes_back(made, tmp_path / "m.onnx")
+        assert_runs_and_comes_back(quantized(made, bits)[0], tmp_path / "q.onnx")
+
+
+def test_files_name_the_least_format_that_says_all(tmp_path):
+    plain_model = build_model(3, 2, hidden=4)
+    layer = plain_model.layers[0]
+    changes = [{}, {"reverse": True}, {"initial": {"c": np.ones(4, "f4")}}]
+    for change, due in zip(changes, (1, 3, 3), strict=True):
+        assert_runs_and_comes_back(replace(plain_model, layers=(replace(layer, **change),)), tmp_path / "m.onnx", due)
+    assert_runs_and_comes_back(replace(plain_model, layers=(layer, dense(4, 4))), tmp_path / "m.onnx", 3)
+    assert_runs_and_comes_back(model_of([dense(3, 4), dense(4, 3)]), tmp_path / "m.onnx", 3)
+
+
+DAMAGES = [
+    (lambda w: w["layers"][2].update(beside=1), "describe 'beside' by bool, not int"),
+    (lambda w: w["layers"][2].update(beside=False), "describe layers whose inputs are the units before: 4, not 5"),
+    (lambda w: w["layers"][0].update(reverse=True), r"describe layers that fit together \(Layer 0 must not be reverse"),
+    (lambda w: w["layers"][1].update(initial=["n"]), "describe initial states of 'layer1' that it has, not of 'n'"),
+    (lambda w: w["layers"][0].update(initial=["h"]), "describe initial states of 'layer0' that it has, not of 'h'"),
+    (lambda w: w["layers"][1].update(initial={}), "describe 'initial' by list, not dict"),
+    (lambda w: w.update(final_state=1), "describe 'final_state' by bool, not int"),
+    (lambda w: w.update(every_step=True), r"describe layers that fit together \(Final state must be False"),
+]
+INTEGER_DAMAGES = [
+    (lambda w: w["layers"][2]["values"]["h"].update(width=7), "describe an input format that is the output format"),
+    (lambda w: w["layers"][1]["values"]["c"].update(width=2), "hold initial states 'layer1.c.initial' between -2 and"),
+]
+
+
+@pytest.mark.parametrize("case", range(len(DAMAGES) + len(INTEGER_DAMAGES)))
+def test_damaged_descriptions_are_refused(case, tmp_path):
+    change, message = [*DAMAGES, *INTEGER_DAMAGES][case]
+    model = varied() if case < len(DAMAGES) else quantized(varied())[0]
+    save(model, tmp_path / "m.onnx")
+    proto = onnx.load(tmp_path / "m.onnx")
+    what = json.loads(proto.metadata_props[0].value)
+    change(what)
+    proto.metadata_props[0].value = json.dumps(what)
+    onnx.save(proto, tmp_path / "m.onnx")
+    with pytest.raises(UsageError, match=f"Model file must {message}"):
+        load(tmp_path / "m.onnx")
 
 
 # -- hardware ----------------------------------------------------------------------------------------------------------
