@@ -35,10 +35,17 @@ _IDENTITY = NONLINEARITIES["identity"]
 
 @dataclass(frozen=True, eq=False)
 class Assembly:
-    """A model, and sentences about what it leaves to others."""
+    """A model, and sentences about what it leaves to others.
+
+    Attributes:
+        members: what its layers were in the file, in their order.
+        passing: what merely rounds and was left out.
+    """
 
     model: Model
     notes: tuple[str, ...]
+    members: tuple[Dense | Pass, ...] = ()
+    passing: tuple[Host, ...] = ()
 
 
 @dataclass(eq=False)
@@ -71,6 +78,7 @@ class _Builder:
     def __init__(self, net: Interpreter, name: str) -> None:
         self.net, self.sources, self.which = net, net.sources, f"Output {name[:80]!r}"
         self.notes: list[str] = []
+        self.passing: list[Host] = []
 
     def fault(self, reason: str) -> UsageError:
         return UsageError(f"{self.which} must {reason}")
@@ -102,7 +110,8 @@ class _Builder:
             layers, head, every_step, task or found or "regression", mean, scale, output_mean, output_scale, facts,
             encoder=behind, final_state=final,
         )  # fmt: skip
-        return Assembly(model, tuple(self.notes))
+        members = tuple(member for level in reversed(levels) for member in level.members)
+        return Assembly(model, tuple(self.notes), members, tuple(self.passing))
 
     # -- what stays outside --------------------------------------------------------------------------------------------
     def _without_host(self, vector: Vector) -> tuple[Vector, str | None]:
@@ -124,12 +133,13 @@ class _Builder:
         while True:
             numbers, units = self.sources.place(vector.columns)
             passing = [s for s in self.sources.of(vector.columns) if isinstance(s, Host) and s.passing]
+            self.passing += passing
             if not passing:
                 return vector
             columns, scale, offset = vector.columns.copy(), vector.scale.copy(), vector.offset.copy()
             for source in passing:
                 own = (numbers == source.number) & (vector.columns != NOTHING)
-                inner = source.operand
+                inner = source.passed
                 columns[own] = inner.columns[units[own]]
                 offset[own] += scale[own] * inner.offset[units[own]]
                 scale[own] *= inner.scale[units[own]]

@@ -27,6 +27,7 @@ _OTHERS: dict[int, np.dtype] = {
     TensorProto.INT8: np.dtype(np.int8), TensorProto.UINT8: np.dtype(np.uint8), TensorProto.INT16: np.dtype(np.int16),
     TensorProto.UINT16: np.dtype(np.uint16), TensorProto.INT32: np.dtype(np.int32),
     TensorProto.INT64: np.dtype(np.int64), TensorProto.BOOL: np.dtype(np.bool_),
+    TensorProto.INT4: np.dtype(np.int8), TensorProto.UINT4: np.dtype(np.uint8),  # as quantized weights have them
 }  # fmt: skip
 
 
@@ -231,6 +232,8 @@ def array_of(tensor: TensorProto, words: str) -> np.ndarray:
         raise UsageError(f"Shape of {words} must not be negative, as {tuple(tensor.dims)} is")
     try:
         array = np.array(numpy_helper.to_array(tensor))
+        if tensor.data_type in (TensorProto.INT4, TensorProto.UINT4):
+            array = array.astype(kind)
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
         shape = tuple(tensor.dims)[:8]
         raise UsageError(f"Numbers of {words} must fill its shape {shape}: the file is damaged") from error

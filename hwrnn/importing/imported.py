@@ -13,6 +13,7 @@ from hwrnn.errors import UsageError
 from hwrnn.importing.assembly import Assembly, assembled
 from hwrnn.importing.evaluation import Evaluation
 from hwrnn.importing.operators import Interpreter
+from hwrnn.importing.quantizers import with_formats
 from hwrnn.importing.values import Value
 from hwrnn.model import Model
 
@@ -82,7 +83,8 @@ class Imported:
         facts: dict[str, Any] = {"imported": " ".join(f"{net.producer} {net.proto.producer_version}".split()) or "ONNX"}
         self._found: Assembly | UsageError
         try:
-            self._found = assembled(net, self.output, self._values[self.output], task, facts)
+            found = assembled(net, self.output, self._values[self.output], task, facts)
+            self._found = with_formats(net, found, self.output, task)
             self.notes += self._found.notes
             others = [repr(name[:80]) for name in self.outputs if name != self.output]
             if others:

@@ -84,9 +84,14 @@ class Interpreter:
         zeroed: the inputs among them that were set to zero.
         outputs: the graph's outputs by name: what they are, or the error of the node that could not be understood.
         declared: the element type of each output.
+        grids: those of quantized constants (``hwrnn.importing.quantizers.Grid``).
+        dyes: what stands in the place of the constants of each grid; None for their numbers.
     """
 
-    def __init__(self, proto: ModelProto, zero_initial: bool = False) -> None:
+    def __init__(
+        self, proto: ModelProto, zero_initial: bool = False, dyes: Mapping[Any, float] | None = None
+    ) -> None:
+        self.dyes = dyes
         self.proto = flattened(proto)
         _check_recurrent(self.proto.graph)
         self.opset = opset_of(proto)[""]
@@ -122,6 +127,7 @@ class Interpreter:
     def _interpret(self) -> None:
         self.sources, self.notes, self.warnings = Sources(), list[str](), list[str]()
         self.initial: dict[str, Input] = {}
+        self.grids: dict[Any, None] = {}
         self._elements = 0
         self.sizes: dict[str, Any] = {}
         self.inputs: dict[str, Input] = {}

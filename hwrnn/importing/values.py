@@ -170,6 +170,11 @@ class Host(Source):
     passing: bool = False
     task: str | None = None
 
+    @property
+    def passed(self) -> Vector:
+        """What stands in its place where it is left out."""
+        return self.operand
+
 
 @dataclass(frozen=True, eq=False)
 class Constant:
@@ -330,10 +335,7 @@ class Sources:
                     units=source.units, timed=timed, operand=moved, weights=source.weights, bias=source.bias,
                     function=source.function,
                 ))  # fmt: skip
-            return self.add(Host(
-                units=source.units, timed=timed, kind=source.kind, operand=moved, function=source.function,
-                words=source.words, passing=source.passing, task=source.task,
-            ))  # fmt: skip
+            return self.add(replace(source, number=-1, timed=timed, operand=moved))
         if isinstance(source, Pick) and (at is not None or lengths is source.lengths) and source.lengths is None:
             return source.of if at is None else self._pick(source.of, -1 - at, None)
         if isinstance(source, Pick) and at is None and lengths is source.lengths:
