@@ -316,12 +316,19 @@ def calibrated_formats(
     operand_bits: int = PORT,
     known: Sequence[LayerFormats] | None = None,
 ) -> Sequence[LayerFormats]:
-    """The formats by a method of :data:`METHODS`; the search by loss goes on from ``known`` ones."""
-    if method != "loss":
-        return choose_formats(model, seen, widths, method, operand_bits)
+    """The formats by a method of :data:`METHODS`; the search by loss goes on from ``known`` ones.
+
+    Those that an imported network brought along (``hwrnn.known_formats``) come before any method's.
+    """
+    from hwrnn.known_formats import honoured
     from hwrnn.search import search_formats
 
-    return search_formats(model, seen, widths, operand_bits, known)
+    found: Sequence[LayerFormats]
+    if method != "loss":
+        found = choose_formats(model, seen, widths, method, operand_bits)
+    else:
+        found = search_formats(model, seen, widths, operand_bits, known)
+    return honoured(model, seen, widths, found, operand_bits)
 
 
 def freeze(

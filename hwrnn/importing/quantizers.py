@@ -3,8 +3,8 @@
 A quantizer of constants gives the numbers that its integers stand for; one of computed values rounds them, which
 :meth:`Imported.run` does and a model leaves out. Where the grids are powers of two they are formats, and
 :func:`with_formats` finds which of the model's blocks and values has which. For that the graph is interpreted once
-more with the constants of each grid *dyed*, filled with one number that stands for the grid: whatever transposes, splits
-and joins weights carries the dye along, and what would add or multiply them gives a number that is no dye.
+more with the constants of each grid *dyed*, filled with one number that stands for the grid: whatever transposes,
+splits and joins weights carries the dye along, and what would add or multiply them gives a number that is no dye.
 
 Definitions: https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html; QONNX: A. Pappalardo et al., arXiv:2206.07527.
 """
@@ -116,7 +116,7 @@ def _scales(node: Node, kind: np.dtype | None) -> tuple[_Scales, np.dtype | None
     axis = node.integer("axis", 1)
     if node.opset >= 21 and node.integer("block_size", 0):
         raise node.refused("have one scale for a tensor or for each place of an axis, not for blocks")
-    if scale.ndim > 1 or scale.shape != zero.shape and zero.size != 1:
+    if scale.ndim > 1 or (scale.shape != zero.shape and zero.size != 1):
         raise node.refused("have a scale and a zero point of one shape, of one axis at most")
     _check_scale(node, scale)
     zero = np.broadcast_to(zero, scale.shape).astype(np.int64)
@@ -272,7 +272,7 @@ def _constant(
     """Dequantized numbers, or in their place the dyes of their grids."""
     grids, places = _grids(scale, zero, width, signed, narrow, numbers.shape)
     for grid in grids:
-        net.grids.setdefault(grid, len(net.grids))
+        net.grids[grid] = None
     if net.dyes is None:
         return Constant(numbers.astype(np.float32))
     return Constant(np.array([net.dyes.get(grid, 0) for grid in grids], np.float32)[places])

@@ -1,0 +1,156 @@
+"""Quantized graphs: those of other tools are read as ONNX Runtime computes them, and their integers come out again."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from hwrnn.data import Dataset, Split
+from hwrnn.errors import UsageError, require
+from hwrnn.golden import golden
+from hwrnn.importing import import_onnx
+from hwrnn.quantization import quantize
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(0, 0.7, (6, 5, 3)).astype(np.float32)
+DATA = Dataset.of("noise", Split(X, np.zeros((6, 4), np.float32), np.full(6, 5)))
+GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
+KINDS = {
+    "int8": (TensorProto.INT8, 8), "uint8": (TensorProto.UINT8, 8), "int16": (TensorProto.INT16, 16),
+    "int4": (TensorProto.INT4, 4),
+}  # fmt: skip
+
+
+def tensor(name, array, kind):
+    return helper.make_tensor(name, kind, array.shape, array.reshape(-1).tolist())
+
+
+def quantized_file(path, operator="LSTM", kind="int8", scale=2.0**-6, per_axis=False, zero=0, ports=True, opset=21):
+    """A recurrent node whose weights, input and output are quantized; the integers of its weights."""
+    units, inputs, rows = 4, 3, GATES[operator] * 4
+    code, bits = KINDS[kind]
+    low, high = (0, 2**bits - 1) if kind.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    rng = np.random.default_rng(5)
+    raw = {
+        "W": rng.integers(low, high + 1, (1, rows, inputs)), "R": rng.integers(low, high + 1, (1, rows, units)),
+        "B": rng.integers(-300, 300, (1, 2 * rows)),
+    }  # fmt: skip
+    raw["B"][:, rows:] = 0
+    scales = {"W": np.float32(scale), "R": np.float32(scale / 2), "B": np.float32(2.0**-10)}
+    if per_axis:
+        for name in "WR":
+            steps = np.repeat(np.arange(GATES[operator]) % 2, units)
+            scales[name] = (scales[name] * 2.0**steps).astype(np.float32)
+    nodes, constants = [], []
+    for name, numbers in raw.items():
+        own = TensorProto.INT32 if name == "B" else code
+        axes = {"axis": 1} if np.ndim(scales[name]) else {}
+        constants += [tensor(f"{name}_raw", numbers, own), numpy_helper.from_array(scales[name], f"{name}_scale")]
+        reads = [f"{name}_raw", f"{name}_scale"]
+        if name != "B":
+            constants.append(tensor(f"{name}_zero", np.full(np.shape(scales[name]), zero), own))
+            reads.append(f"{name}_zero")
+        nodes.append(helper.make_node("DequantizeLinear", reads, [name], **axes))
+    constants += [numpy_helper.from_array(np.float32(2.0**-5), "x_scale"), tensor("x_zero", np.array(0), 3),
+                  numpy_helper.from_array(np.float32(2.0**-7), "y_scale")]  # fmt: skip
+    x = "x"
+    if ports:
+        nodes += [helper.make_node("QuantizeLinear", ["x", "x_scale", "x_zero"], ["xq"]),
+                  helper.make_node("DequantizeLinear", ["xq", "x_scale", "x_zero"], ["xd"])]  # fmt: skip
+        x = "xd"
+    reset = {"linear_before_reset": 1} if operator == "GRU" else {}
+    nodes.append(helper.make_node(operator, [x, "W", "R", "B"], ["Y"], hidden_size=units, **reset))
+    y = "Y"
+    if ports:
+        nodes += [helper.make_node("QuantizeLinear", ["Y", "y_scale", "x_zero"], ["yq"]),
+                  helper.make_node("DequantizeLinear", ["yq", "y_scale", "x_zero"], ["yd"])]  # fmt: skip
+        y = "yd"
+    constants.append(numpy_helper.from_array(np.array([1]), "one"))
+    nodes.append(helper.make_node("Squeeze", [y, "one"], ["out"]))
+    ends = [helper.make_tensor_value_info("x", 1, ["T", "N", inputs]),
+            helper.make_tensor_value_info("out", 1, ["T", "N", units])]  # fmt: skip
+    proto = helper.make_model(
+        helper.make_graph(nodes, "g", ends[:1], ends[1:], constants), ir_version=10,
+        opset_imports=[helper.make_opsetid("", opset)],
+    )  # fmt: skip
+    onnx.checker.check_model(proto, full_check=True)
+    onnx.save(proto, path)
+    return raw
+
+
+def run_file(path, x):
+    runtime = require("onnxruntime", "runtime")
+    options = runtime.SessionOptions()
+    # Its optimiser moves quantizers behind the Squeeze, with another type, and then refuses them.
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": x})[0]
+
+
+@pytest.mark.parametrize("per_axis", (False, True))
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("operator", GATES)
+def test_what_the_file_computes_and_its_integers(operator, kind, per_axis, tmp_path):
+    path = tmp_path / "q.onnx"
+    scale = 2.0 ** -(11 if kind == "int16" else 2 if kind == "int4" else 6)
+    raw = quantized_file(path, operator, kind, scale, per_axis)
+    found = import_onnx(path, task="regression")
+    x = X.transpose(1, 0, 2)
+    np.testing.assert_allclose(found.run({"x": x})["out"], run_file(path, x), atol=2.0**-7 + 1e-5)
+    assert (np.abs(found.run({"x": x})["out"] - run_file(path, x)) > 1e-5).mean() < 0.05  # a tie may fall elsewhere
+    model = found.model
+    told = {name: (form["width"], form["frac"]) for name, form in model.facts["formats"]["values"].items()}
+    assert told == {"0.x": (8, 5), "0.h": (8, 7)}
+    made = quantize(model, DATA, 8, method="mse")
+    layer = made.layers[0]
+    assert made.input_format.frac == 5 and made.output_format.frac == 7
+    order = {"RNN": ["h"], "GRU": ["z", "r", "n"], "LSTM": ["i", "o", "f", "g"]}[operator]
+    for k, gate in enumerate(order):
+        for name, operand in (("W", "x"), ("R", "h")):
+            key = (gate + operand if operator == "GRU" and gate == "n" else gate), operand
+            due = raw[name][0, 4 * k : 4 * k + 4]
+            due_frac = round(-np.log2(scale)) - (per_axis and k % 2) + (name == "R")
+            form = layer.formats.weights[key]
+            np.testing.assert_array_equal(layer.weights[key], due << (form.frac - due_frac))
+            assert form.frac == due_frac or (per_axis and form.frac > due_frac)
+
+
+def test_grids_that_are_no_powers_of_two_are_told(tmp_path):
+    path = tmp_path / "q.onnx"
+    quantized_file(path, scale=0.013)
+    found = import_onnx(path, task="regression")
+    model = found.model
+    assert not model.facts["formats"]["weights"]
+    (note,) = [n for n in found.notes if "no powers of two" in n]
+    assert "differ by at most 0.5" in note and "least significant bits" in note
+    made = quantize(model, DATA, 8, method="mse")
+    assert golden(made, made.quantize_input(X), np.full(6, 5)).output.any()
+
+
+def test_zero_points_of_weights(tmp_path):
+    path = tmp_path / "q.onnx"
+    quantized_file(path, kind="uint8", zero=128)
+    found = import_onnx(path, task="regression")
+    x = X.transpose(1, 0, 2)
+    np.testing.assert_allclose(found.run({"x": x})["out"], run_file(path, x), atol=2.0**-7 + 1e-5)
+    json.dumps(found.model.facts)
+
+
+@pytest.mark.parametrize(
+    "formats, text",
+    [
+        ({"values": {}}, "Facts must name formats of values and of weights"),
+        ({"values": {"0.z": {}}, "weights": {}}, "of the model's own values, not '0.z'"),
+        ({"values": {}, "weights": {"3.i.x": {}}}, "of the model's own weights, not '3.i.x'"),
+        ({"values": {}, "weights": {"0.i.x": {"width": 0, "frac": 1, "signed": True}}}, "own weights, not '0.i.x'"),
+    ],
+)
+def test_facts_that_are_no_formats(formats, text, tmp_path):
+    path = tmp_path / "q.onnx"
+    quantized_file(path)
+    model = import_onnx(path, task="regression").model
+    model.facts["formats"] = formats
+    with pytest.raises(UsageError, match=text):
+        quantize(model, DATA, 8, method="mse")
