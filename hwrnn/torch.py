@@ -21,6 +21,7 @@ import numpy as np
 
 from hwrnn.cells import Phase
 from hwrnn.checks import as_integer
+from hwrnn.directions import last_recurrent
 from hwrnn.errors import UsageError, require
 from hwrnn.formats import LayerFormats, Widths
 from hwrnn.model import Layer, Model, build_model
@@ -57,6 +58,12 @@ def _checked(x: Any, inputs: int) -> Any:
     if x.ndim != 3 or 0 in x.shape or x.shape[2] != inputs:
         raise UsageError(f"Input must have shape (sequences, steps, {inputs}), none 0, not {tuple(x.shape)!r}")
     return x
+
+
+def _numbers(tensor: Any) -> np.ndarray:
+    """A tensor's values in float32, on their own."""
+    torch = require("torch", "torch")
+    return np.array(tensor.detach().to("cpu", torch.float32).numpy())
 
 
 def _flipped(x: Any, lengths: Any) -> Any:
@@ -116,8 +123,11 @@ def _classes() -> dict[str, Any]:
         def __init__(self, layer: Layer, formats: LayerFormats | None = None) -> None:
             super().__init__()
             self.cell, self.inputs, self.units, self.formats = layer.cell, layer.inputs, layer.units, formats
-            for name, values in layer.parameters.items():
-                self.register_parameter(_attribute(name), nn.Parameter(torch.from_numpy(values.copy())))
+            self.reverse, self.beside, self._started = layer.reverse, layer.beside, tuple(layer.initial)
+            trained = {_attribute(name): values for name, values in layer.parameters.items()}
+            trained |= {f"initial_{state}": values for state, values in layer.initial.items()}
+            for name, values in trained.items():
+                self.register_parameter(name, nn.Parameter(torch.from_numpy(np.array(values, np.float32))))
             self._prepare()
 
         def __getstate__(self) -> dict[str, Any]:
@@ -141,13 +151,17 @@ def _classes() -> dict[str, Any]:
 
         def extra_repr(self) -> str:
             kind = "float" if self.formats is None else "quantized"
-            return f"{self.cell.name}, {self.inputs}, {self.units}, {kind}"
+            words = [word for word in ("reverse", "beside") if getattr(self, word)]
+            return ", ".join([self.cell.name, str(self.inputs), str(self.units), kind, *words])
 
         def layer(self) -> Layer:
             """The layer with the present parameters, float32."""
             names = Layer.shapes(self.cell, self.inputs, self.units)
-            made = {n: getattr(self, _attribute(n)).detach().to("cpu", torch.float32).numpy().copy() for n in names}
-            return Layer(self.cell, self.inputs, self.units, made)
+            made = {name: _numbers(getattr(self, _attribute(name))) for name in names}
+            initial = {state: _numbers(getattr(self, f"initial_{state}")) for state in self._started}
+            return Layer(
+                self.cell, self.inputs, self.units, made, initial=initial, reverse=self.reverse, beside=self.beside
+            )
 
         def project(self) -> None:
             """Bring weights that left their format's range back to its edge, as training does after every step."""
@@ -202,10 +216,11 @@ def _classes() -> dict[str, Any]:
             Args:
                 x: (N, T, inputs).
                 lengths: (N,) whole numbers from 1 to T; None where every sequence has T steps.
-                initial: the states to start from, name to (N, units); those not named start at zero.
+                initial: the states to start from, name to (N, units); those not named start at the layer's own.
 
             Returns:
-                (N, T, units), zero beyond a sequence's length, and state name to (N, units), at its last step.
+                (N, T, units), zero beyond a sequence's length, and state name to (N, units), after the last step that
+                the layer ran (step 0 of a reverse one).
 
             Raises:
                 UsageError: a wrong shape, lengths outside 1..T, or a state that the cell does not have.
@@ -226,6 +241,8 @@ def _classes() -> dict[str, Any]:
             x = x.to(dtype)
             if self.formats is not None:
                 x = in_format(x, self.formats.values["x"])
+            if self.reverse:
+                x = _flipped(x, lengths)
             within = None
             if lengths is not None:
                 within = (torch.arange(len(x), device=x.device)[:, None] < lengths)[:, :, None]
@@ -246,7 +263,8 @@ def _classes() -> dict[str, Any]:
                     state = {name: torch.where(within[t], value, state[name]) for name, value in new.items()}
                 steps.append(stored[self.cell.output])
             out = torch.stack(steps)
-            return (out if within is None else torch.where(within, out, 0)), state
+            out = out if within is None else torch.where(within, out, 0)
+            return (_flipped(out, lengths) if self.reverse else out), state
 
         def _initial(self, given: Mapping[str, Any] | None, x: Any) -> dict[str, Any]:
             given = given or {}
@@ -257,8 +275,11 @@ def _classes() -> dict[str, Any]:
             shape = (x.shape[1], self.units)
             states: dict[str, Any] = {}
             for name in self.cell.states:
-                value = given.get(name)
-                if value is None:
+                if name in given:
+                    value = given[name]
+                elif name in self._started:
+                    value = getattr(self, f"initial_{name}").expand(shape)
+                else:
                     states[name] = x.new_zeros(shape)
                     continue
                 if tuple(value.shape) != shape:
@@ -278,6 +299,7 @@ def _classes() -> dict[str, Any]:
             cell: a name of ``hwrnn.cells.CELLS``.
             activation, gate: nonlinearities of the state and of the gates by name; the cell's defaults where None.
             cell_clip: bound of an LSTM's cell state.
+            reverse: whether it runs from each sequence's last step to its first.
             init: of the recurrent matrix, as :func:`hwrnn.build_model` takes it.
             batch_first: whether the batch is the first axis of input and output, or time.
             seed: of the first parameters; None draws it from torch's generator.
@@ -296,6 +318,7 @@ def _classes() -> dict[str, Any]:
             gate: str | None = None,
             cell_clip: float | None = None,
             init: str = "orthogonal",
+            reverse: bool = False,
             batch_first: bool = True,
             seed: int | None = None,
         ) -> None:
@@ -305,7 +328,7 @@ def _classes() -> dict[str, Any]:
                 inputs, None, cell=cell, hidden=units, activation=activation, gate=gate, cell_clip=cell_clip, init=init,
                 seed=seed,
             )  # fmt: skip
-            super().__init__(made.layers[0])
+            super().__init__(replace(made.layers[0], reverse=reverse))
             self.batch_first = batch_first
 
         def forward(self, x: Any, lengths: Any = None, initial: Mapping[str, Any] | None = None) -> tuple[Any, Any]:
@@ -357,10 +380,7 @@ def _classes() -> dict[str, Any]:
             """The float model of the present parameters."""
             stack = tuple(layer.layer() for layer in self.stack)
             n = len(self._model.layers)
-            buffers = {
-                name: getattr(self, name).to("cpu", torch.float32).numpy().copy()
-                for name in ("input_mean", "input_scale", "output_mean", "output_scale")
-            }
+            buffers = {name: _numbers(value) for name, value in self.named_buffers(recurse=False)}
             head = None if self._model.head is None else stack[n]
             return replace(self._model, layers=stack[:n], head=head, facts=dict(self._model.facts), **buffers)
 
@@ -414,9 +434,13 @@ def _classes() -> dict[str, Any]:
             value = x.transpose(0, 1)
             last = len(value) - 1 if lengths is None else lengths - 1
             sequences = torch.arange(len(x), device=x.device)
-            for k, layer in enumerate(self.stack[: len(self._model.layers)]):
-                value, _ = layer.run(value, lengths)
-                if k + 1 == self._model.encoder:
+            for group in self._model.groups:
+                outputs = [self.stack[k].run(value, lengths)[0] for k in group]
+                if self._model.final_state and group == last_recurrent(self._model.layers):
+                    at = [0 if self.stack[k].reverse else last for k in group]
+                    outputs = [out[t, sequences].expand(out.shape) for t, out in zip(at, outputs, strict=True)]
+                value = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 2)
+                if group[-1] + 1 == self._model.encoder:
                     value = value[last, sequences].expand(value.shape)
             if not self._model.every_step:
                 value = value[last, sequences][None]

@@ -4,17 +4,19 @@ import copy
 import io
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from hwrnn.activations import nonlinearity
 from hwrnn.calibration import calibrate
-from hwrnn.cells import CELLS
+from hwrnn.cells import CELLS, Dense, cell_named
 from hwrnn.data import Split
 from hwrnn.errors import UsageError
 from hwrnn.formats import LayerFormats, Widths, choose_formats
 from hwrnn.golden import golden
-from hwrnn.model import Model, build_model
+from hwrnn.model import Layer, Model, build_model
 from hwrnn.quantization import freeze, with_hardware_functions
 from hwrnn.tensors import reach, working_bits
 from hwrnn.training.losses import LOSSES
@@ -103,6 +105,49 @@ def test_outputs_are_those_of_the_float_model(cell, activation, gate):
         np.testing.assert_allclose(out, due, atol=1e-5, rtol=0)
         whole = Network(model)(torch.from_numpy(X)).detach().numpy()
         np.testing.assert_allclose(whole, model.predict(X), atol=1e-5, rtol=0)
+
+
+def branched(every_step: bool, final_state: bool) -> Model:
+    """Two directions side by side, a dense layer, a reverse layer with initial states, a head."""
+    rng = np.random.default_rng(5)
+
+    def layer(kind, inputs, units, **more) -> Layer:
+        shapes = Layer.shapes(kind, inputs, units)
+        made = {name: 0.5 * rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+        initial = {state: 0.5 * rng.standard_normal(units).astype(np.float32) for state in more.pop("states", ())}
+        return Layer(kind, inputs, units, made, initial=initial, **more)
+
+    lstm, gru, dense = cell_named("lstm"), cell_named("gru", "sigmoid", "tanh"), Dense(phi=nonlinearity("relu"))
+    layers = (
+        layer(lstm, 3, 4, states=("h", "c")),
+        layer(gru, 3, 5, reverse=True, beside=True, states=("h",)),
+        layer(dense, 9, 6),
+        layer(gru, 6, 3),
+        layer(lstm, 6, 2, reverse=True, beside=True, states=("c",)),
+        layer(Dense(phi=nonlinearity("tanh")), 5, 4),
+    )
+    like = build_model(3, 2, every_step=every_step)
+    head = layer(Dense(phi=nonlinearity("identity")), 4, 2)
+    return replace(like, layers=layers, head=head, final_state=final_state)
+
+
+@pytest.mark.extras
+@pytest.mark.parametrize("every_step, final_state", [(True, False), (False, False), (False, True)])
+def test_directions_dense_layers_and_initial_states_are_those_of_the_model(every_step, final_state):
+    torch = pytest.importorskip("torch")
+    from hwrnn.torch import Network
+
+    model = branched(every_step, final_state)
+    network = Network(model)
+    out, due = network(torch.from_numpy(X), LENGTHS).detach().numpy(), model.predict(X, LENGTHS)
+    if every_step:
+        out, due = out[WITHIN], due[WITHIN]
+    np.testing.assert_allclose(out, due, atol=1e-5, rtol=0)
+    whole = network(torch.from_numpy(X)).detach().numpy()
+    np.testing.assert_allclose(whole, model.predict(X), atol=1e-5, rtol=0)
+    back = network.model()
+    assert np.array_equal(back.predict(X, LENGTHS), model.predict(X, LENGTHS))
+    assert back.final_state == final_state and back.groups == model.groups
 
 
 @pytest.mark.extras
