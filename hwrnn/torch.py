@@ -380,7 +380,7 @@ def _classes() -> dict[str, Any]:
             """The float model of the present parameters."""
             stack = tuple(layer.layer() for layer in self.stack)
             n = len(self._model.layers)
-            buffers = {name: _numbers(value) for name, value in self.named_buffers(recurse=False)}
+            buffers: dict[str, Any] = {name: _numbers(value) for name, value in self.named_buffers(recurse=False)}
             head = None if self._model.head is None else stack[n]
             return replace(self._model, layers=stack[:n], head=head, facts=dict(self._model.facts), **buffers)
 

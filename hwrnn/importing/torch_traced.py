@@ -1,0 +1,603 @@
+"""Modules whose forward pass torch.fx can trace: recurrent modules, Linear layers and activations in a row.
+
+Every value of the traced graph is read as a :class:`View`: how far in the row of layers it stands, what its axes are,
+and which steps it has. What has no such meaning is refused by name; what has one is compared with the module's own
+outputs afterwards.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from hwrnn.activations import Nonlinearity, nonlinearity
+from hwrnn.errors import UsageError, require
+from hwrnn.importing.chains import Chain, agreeing, dense_of
+from hwrnn.importing.torch_modules import add_recurrent, evaluated, is_recurrent, numbers
+from hwrnn.model import Model
+
+__all__ = ["add_head", "traced"]
+
+_MEND = "give the recurrent module and what is behind it, as from_torch(module.lstm, head=module.fc, last=True)"
+
+
+@dataclass(frozen=True)
+class View:
+    """A value that depends on the input.
+
+    Attributes:
+        stage: how many steps of the row have been taken; only the newest value can go on.
+        axes: the meaning of each axis: ``batch``, ``time``, ``feature``, ``state`` (layers times directions) or, while
+            it is not known, ``axis0`` and so on of the input.
+        steps: ``all``, ``last`` (the output at the last step) or ``final`` (each direction's own last state).
+        entries: of states, which (layer, direction) they are.
+        packed: whether sequences are packed.
+    """
+
+    stage: int
+    axes: tuple[str, ...]
+    steps: str = "all"
+    entries: tuple[tuple[int, int], ...] = ()
+    packed: bool = False
+
+
+class Other:
+    """A value that is known without the input's numbers: a size, a device, zeros, lengths."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+
+_SIZE, _ZEROS, _LENGTHS, _IGNORED, _ARGUMENT = (
+    Other(kind) for kind in ("a size", "zeros", "lengths", "the last cell state", "an argument besides the input")
+)
+
+
+class Refused(UsageError):
+    """Something in a forward pass that is not understood; the text is the end of a sentence."""
+
+
+def traced(module: Any, task: str) -> Model:
+    """The model of a module whose forward pass can be traced.
+
+    Raises:
+        UsageError: what is not understood, with the remedy.
+    """
+    name = type(module).__name__
+    twin = evaluated(module)
+    graph = _graph(twin, name)
+    reader = _Reader(twin)
+    try:
+        output = reader.run(graph)
+        model = reader.model(output, task)
+    except UsageError as error:
+        text = str(error) if isinstance(error, Refused) else f"have layers that fit together ({error})"
+        raise UsageError(f"Forward of {name} must {text}: {_MEND}") from error
+    lengths = [True, False] if reader.lengths else [False]
+    model = agreeing(model, reader.original(output), name, lengths, reader.finish, _MEND)
+    for note in reader.notes:
+        warnings.warn(f"{name}: {note}", stacklevel=4)
+    return model
+
+
+def _graph(module: Any, name: str) -> Any:
+    torch = require("torch", "torch")
+    fx = importlib_fx()
+    utils = torch.nn.utils.rnn
+    functions = (utils.pack_padded_sequence, utils.pad_packed_sequence)
+
+    def recorded(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            found = [a for a in (*args, *options.values()) for a in (a if isinstance(a, tuple | list) else (a,))]
+            proxies = [a for a in found if isinstance(a, fx.Proxy)]
+            if not proxies:
+                return function(*args, **options)
+            return proxies[0].tracer.create_proxy("call_function", function, args, options)
+
+        return call
+
+    signature = inspect.signature(module.forward)
+    defaults = {
+        p.name: p.default for p in signature.parameters.values()
+        if p.default is not p.empty and (p.default is None or isinstance(p.default, bool | int | float | str))
+        and "len" not in p.name
+    }  # fmt: skip
+    makers = ("zeros", "ones", "randn", "rand", "empty", "full")
+    try:
+        tracer = fx.Tracer(autowrap_functions=functions)
+        with ExitStack() as stack:
+            for place, names in ((torch, makers), (utils, [f.__name__ for f in functions])):
+                for own in names:
+                    stack.enter_context(mock.patch.object(place, own, recorded(getattr(place, own))))
+            return tracer.trace(module, concrete_args=defaults or None)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        must = f"Forward of {name} must be one that torch.fx can trace"
+        raise UsageError(f"{must}, but it cannot ({reason}): {_MEND}") from error
+
+
+def importlib_fx() -> Any:
+    """torch.fx."""
+    return require("torch.fx", "torch")
+
+
+class _Reader:
+    """Reads a graph from its input on.
+
+    Attributes:
+        chain: the layers so far.
+        lengths: whether lengths are given to the forward pass.
+        notes: what was left to the host.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self.module, self.chain, self.stage = module, Chain(), 0
+        self.modules = dict(module.named_modules())
+        self.lengths = False
+        self.notes: list[str] = []
+        self.roles: dict[str, str] = {}
+        self.inputs: list[str] = []
+        self.entries: tuple[tuple[int, int], ...] = ()
+        self.scores = False  # behind a softmax, nothing may come any more
+        self.finish: Callable[[np.ndarray], np.ndarray] = np.asarray
+        self.grown = False  # whether an axis of features was put behind the input
+
+    # -- the graph
+    def run(self, graph: Any) -> Any:
+        values: dict[Any, Any] = {}
+        for node in graph.nodes:
+            known = lambda a: values[a]  # noqa: E731
+            fx = importlib_fx()
+            args = fx.node.map_arg(node.args, known)
+            options = fx.node.map_arg(node.kwargs, known)
+            try:
+                values[node] = self.value(node, args, options)
+            except Refused as error:
+                raise Refused(f"{error} (at {node.name})") from error
+        return values[node]
+
+    def value(self, node: Any, args: Any, options: Any) -> Any:
+        if node.op == "placeholder":
+            return self.placeholder(node)
+        if node.op == "output":
+            return args[0]
+        if node.op == "get_attr":
+            value = self.module
+            for part in node.target.split("."):
+                value = getattr(value, part)
+            return value
+        if node.op == "call_module":
+            return self.call_module(self.modules[node.target], args, options)
+        name = node.target if node.op == "call_method" else getattr(node.target, "__name__", str(node.target))
+        return self.call(name.rstrip("_") if node.op == "call_method" else name, args, options)
+
+    def placeholder(self, node: Any) -> Any:
+        if not self.inputs:
+            self.inputs.append(node.name)
+            return View(0, ("axis0", "axis1", "axis2"))
+        return _LENGTHS if "len" in str(node.target) else _ARGUMENT
+
+    # -- modules
+    def call_module(self, module: Any, args: Any, options: Any) -> Any:
+        nn = require("torch", "torch").nn
+        kind = type(module).__name__
+        if is_recurrent(module):
+            return self.recurrent(module, *args, **options)
+        x = args[0]
+        self.newest(x)
+        if type(module) is nn.Linear:
+            return self.linear(x, numbers(module.weight), None if module.bias is None else numbers(module.bias))
+        if isinstance(module, nn.Identity) or kind.endswith("Dropout") or kind.startswith("Dropout"):
+            return x
+        if isinstance(module, nn.Softmax | nn.LogSoftmax):
+            return self.softmax(x, module.dim, kind.lower())
+        if isinstance(module, nn.Flatten):
+            return self.flatten(x, module.start_dim, module.end_dim)
+        return self.activation(x, function_of_module(module))
+
+    def recurrent(self, module: Any, x: Any, hx: Any = None) -> Any:
+        if not hasattr(module, "num_layers"):
+            raise Refused(f"use {type(module).__name__} outside a loop of its own, as RNN, GRU or LSTM do")
+        self.newest(x)
+        due = ("batch", "time", "feature") if module.batch_first else ("time", "batch", "feature")
+        if x.packed:
+            due = x.axes
+        if len(x.axes) != 3:
+            raise Refused(f"give {type(module).__name__} sequences with three axes, not {len(x.axes)}")
+        for own, role in zip(x.axes, due, strict=True):
+            self.learn(own, role)
+        x = self.read(x)
+        if x.axes != due or x.steps != "all":
+            axes = f"{', '.join(x.axes)} of {x.steps} steps"
+            raise Refused(f"give {type(module).__name__} axes of {', '.join(due)}, not {axes}")
+        initial = self.initial(module, hx)
+        directions = add_recurrent(self.chain, module, initial)
+        self.entries = tuple((k, d) for k in range(module.num_layers) for d in range(directions))
+        out = self.next(replace(x, entries=()))
+        state = View(out.stage, ("state", "batch", "feature"), "final", self.entries)
+        return (out, (state, _IGNORED)) if type(module).__name__ == "LSTM" else (out, state)
+
+    def initial(self, module: Any, hx: Any) -> dict[str, np.ndarray] | None:
+        torch = require("torch", "torch")
+        found = {}
+        given = hx if isinstance(hx, tuple | list) else (hx,)
+        for name, value in zip("hc", given, strict=False):
+            if value is None or value is _ZEROS:
+                continue
+            if not isinstance(value, torch.Tensor) or value.ndim != 3 or value.shape[1] != 1:
+                raise Refused("start its recurrent module at zero, or at constants")
+            found[name] = numbers(value[:, 0])
+        return found or None
+
+    def linear(self, x: View, weight: np.ndarray, bias: np.ndarray | None) -> View:
+        x = self.features(x, "Linear")
+        self.chain.add(dense_of(weight, bias))
+        return self.next(x)
+
+    def activation(self, x: View, function: Nonlinearity) -> View:
+        x = self.features(x, function.name)
+        self.chain.apply(function)
+        return self.next(x)
+
+    def softmax(self, x: View, dim: Any, what: str) -> View:
+        x = self.features(x, "Softmax")
+        if dim is None or x.axes[dim] != "feature":
+            raise Refused("take Softmax over the features")
+        self.notes.append("its softmax is left to the host, and the model gives the scores that it reads")
+        log = what.startswith("log")
+        self.finish = lambda y: _log_softmax(y) if log else np.exp(_log_softmax(y))
+        self.scores = True
+        return self.next(x)
+
+    # -- functions and methods
+    def call(self, name: str, args: Any, options: Any) -> Any:
+        if name in ("zeros", "new_zeros", "zeros_like"):
+            return _ZEROS
+        if name in ("_assert", "_assert_is_none", "eq"):  # fx checks arguments that it took to be constant
+            return None
+        if name in ("pack_padded_sequence", "pad_packed_sequence"):
+            return self.packing(name, *args, **options)
+        if name in ("cat", "concat", "concatenate"):
+            return self.cat(*args, **options)
+        if name == "getattr":
+            return _SIZE if args[1] in ("shape", "device", "dtype") else self.refused(f"read .{args[1]}")
+        x, *rest = args
+        if isinstance(x, Other):
+            return self.of_other(name, x, rest)
+        if name == "getitem" and isinstance(x, tuple):
+            return x[rest[0]]
+        if name in ("add", "sub", "mul", "truediv", "iadd", "isub", "imul", "itruediv", "div"):
+            return self.arithmetic(name.removeprefix("i").replace("truediv", "div"), x, *rest)
+        if not isinstance(x, View):
+            return self.of_constant(name, x, rest)
+        if name in _PLAIN:
+            return x
+        if name in ("size", "dim"):
+            return _SIZE
+        if name in _SHAPING:
+            return getattr(self, name)(x, *rest, **options)
+        if name in ("softmax", "log_softmax"):
+            return self.softmax(x, options.get("dim", rest[0] if rest else None), name)
+        if name == "dropout":
+            return x
+        return self.activation(x, function_of_name(name, rest, options))
+
+    def refused(self, what: str) -> Any:
+        raise Refused(f"not {what}, which hwrnn does not understand")
+
+    def of_other(self, name: str, x: Other, rest: list[Any]) -> Other:
+        if name in ("cpu", "to", "cuda", "long", "int", "float", "double", "type_as", "requires_grad"):
+            return x
+        if x is _SIZE and name in ("getitem", "add", "sub", "mul", "floordiv", "truediv", "int", "eq", "__index__"):
+            return _SIZE
+        if x in (_ZEROS, _IGNORED) and name in (*_PLAIN, "unsqueeze", "squeeze", "expand", "repeat", "getitem"):
+            return x
+        raise Refused(f"not apply {name} to {x.kind}")
+
+    def of_constant(self, name: str, x: Any, rest: list[Any]) -> Any:
+        torch = require("torch", "torch")
+        if isinstance(x, torch.Tensor) and name in ("expand", "repeat", "contiguous", "to", "unsqueeze"):
+            return x if name != "unsqueeze" else x.unsqueeze(*rest)
+        return self.refused(f"apply {name} to a {type(x).__name__}")
+
+    def packing(self, name: str, x: Any, lengths: Any = None, batch_first: bool = False, **options: Any) -> Any:
+        self.newest(x)
+        if name == "pack_padded_sequence":
+            if lengths is not _LENGTHS:
+                raise Refused("pack sequences by lengths that its forward pass is given, by a name with 'len' in it")
+            self.lengths = True
+            due = ("batch", "time") if batch_first else ("time", "batch")
+            for own, role in zip(x.axes, (*due, "feature"), strict=True):
+                self.learn(own, role)
+            return replace(self.read(x), packed=True)
+        if options.get("total_length") is not None:
+            self.refused("pad to total_length")
+        axes = ("batch", "time", "feature") if lengths or batch_first else ("time", "batch", "feature")
+        return replace(x, packed=False, axes=axes), _LENGTHS
+
+    def arithmetic(self, name: str, a: Any, b: Any) -> Any:
+        torch = require("torch", "torch")
+        view, other = (a, b) if isinstance(a, View) else (b, a)
+        if isinstance(other, torch.Tensor) and other.ndim <= 3 and all(n == 1 for n in other.shape[:-1]):
+            number: Any = numbers(other).reshape(other.shape[-1:])
+        elif isinstance(other, int | float):
+            number = float(other)
+        else:
+            return self.refused(f"{name} values of the network to each other")
+        if view is b and name == "div":
+            return self.refused("divide by what comes from the input")
+        view = self.features(view, name)
+        if name in ("mul", "div"):
+            if name == "div" and not np.all(number):
+                return self.refused("divide by zero")
+            self.chain.affine(number if name == "mul" else 1 / number, 0.0)
+        else:
+            sign = -1.0 if name == "sub" else 1.0
+            self.chain.affine(sign if view is b else 1.0, number if view is b else sign * number)
+        return self.next(view)
+
+    # -- axes
+    def learn(self, own: str, role: str) -> None:
+        if own.startswith("axis") and own not in self.roles and role not in self.roles.values():
+            self.roles[own] = role
+
+    def read(self, x: View) -> View:
+        return replace(x, axes=tuple(self.roles.get(a, a) for a in x.axes))
+
+    def newest(self, x: Any) -> None:
+        if not isinstance(x, View):
+            self.refused(f"go on from a {type(x).__name__ if not isinstance(x, Other) else x.kind}")
+        if x.stage != self.stage:
+            raise Refused("be one row of layers, without branches and connections past them")
+        if self.scores:
+            raise Refused("end with its softmax")
+
+    def next(self, x: View) -> View:
+        self.stage += 1
+        return replace(x, stage=self.stage)
+
+    def features(self, x: View, what: str) -> View:
+        """A view whose last axis is the features of what the chain computes."""
+        self.newest(x)
+        self.learn(x.axes[-1], "feature")
+        x = self.read(x)
+        if x.axes[-1] != "feature" or "state" in x.axes or x.packed:
+            raise Refused(f"apply {what} to the features of sequences or of their ends")
+        if x.entries:
+            x = self.whole(x)
+        return x
+
+    def whole(self, x: View) -> View:
+        """States, where they are those of the last layer's every direction."""
+        last = max(k for k, _ in self.entries)
+        due = tuple(e for e in self.entries if e[0] == last)
+        if x.entries != due:
+            names = ", ".join(f"h_n[{self.entries.index(e)}]" for e in due)
+            raise Refused(f"read the last layer's states of all directions in order ({names})")
+        return replace(x, entries=())
+
+    def at(self, x: View, dim: Any) -> int:
+        if not isinstance(dim, int):
+            self.refused("choose an axis by a number that it computes")
+        return dim % len(x.axes)
+
+    def transpose(self, x: View, dim0: int, dim1: int) -> View:
+        axes, a, b = list(x.axes), self.at(x, dim0), self.at(x, dim1)
+        axes[a], axes[b] = axes[b], axes[a]
+        return replace(x, axes=tuple(axes))
+
+    swapaxes = transpose
+
+    def permute(self, x: View, *dims: Any) -> View:
+        order = dims[0] if len(dims) == 1 else dims
+        return replace(x, axes=tuple(x.axes[self.at(x, d)] for d in order))
+
+    def unsqueeze(self, x: View, dim: int) -> View:
+        if x.stage == 0 and x.axes == ("axis0", "axis1", "axis2") and dim in (-1, 2):
+            self.grown = True
+            return x
+        return self.refused("unsqueeze anything but an input of single numbers")
+
+    def squeeze(self, x: View, dim: Any = None) -> View:
+        if dim is not None:
+            at = self.at(x, dim)
+            if x.axes[at] == "state" and len(x.entries) == 1:
+                return replace(x, axes=(*x.axes[:at], *x.axes[at + 1 :]))
+            if x.axes[at] == "feature" and self.chain.width == 1:
+                return replace(x, axes=(*x.axes[:at], *x.axes[at + 1 :]))
+        return self.refused("squeeze an axis that may be longer than 1")
+
+    def flatten(self, x: View, start_dim: int = 0, end_dim: int = -1) -> View:
+        start, end = self.at(x, start_dim), self.at(x, end_dim)
+        if start == end:
+            return x
+        if (start, end) == (1, 2) and x.axes == ("batch", "state", "feature"):
+            return replace(x, axes=("batch", "feature"))
+        return self.refused("flatten axes of time or of the batch")
+
+    def reshape(self, x: View, *shape: Any) -> View:
+        sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
+        if len(sizes) == 2 and x.axes == ("batch", "state", "feature"):
+            return replace(x, axes=("batch", "feature"))
+        if len(sizes) == 2 and x.axes == ("batch", "feature"):
+            return x
+        return self.refused("reshape a value")
+
+    view = reshape
+
+    def select(self, x: View, dim: int, index: Any) -> View:
+        at = self.at(x, dim)
+        return self.getitem(x, (*[slice(None)] * at, index))
+
+    def getitem(self, x: View, key: Any) -> View:
+        x = self.read(x)
+        keys = key if isinstance(key, tuple) else (key,)
+        if Ellipsis in keys:
+            k = keys.index(Ellipsis)
+            keys = (*keys[:k], *[slice(None)] * (len(x.axes) - len(keys) + 1), *keys[k + 1 :])
+        axes = list(x.axes)
+        for place, own in reversed(list(enumerate(keys))):
+            if own == slice(None):
+                continue
+            if axes[place] == "state" and isinstance(own, int):
+                x = replace(x, entries=(x.entries[own],))
+                del axes[place]
+            elif axes[place] == "time" and own == -1 and x.steps == "all" and not self.lengths:
+                x = replace(x, steps="last")
+                del axes[place]
+            else:
+                what = f"[{', '.join(map(str, keys))}] of axes {', '.join(axes)}"
+                if axes[place] == "time" and self.lengths:
+                    what += ", where shorter sequences have no output"
+                return self.refused(f"take {what}")
+        return replace(x, axes=tuple(axes))
+
+    def cat(self, tensors: Any, dim: Any = 0, axis: Any = None) -> View:
+        dim = dim if axis is None else axis
+        for x in tensors:
+            self.newest(x)
+        views = [self.read(x) for x in tensors]
+        if any(v.steps != "final" or v.axes != ("batch", "feature") or len(v.entries) != 1 for v in views):
+            return self.refused("cat anything but the last states of both directions")
+        if self.at(views[0], dim) != 1:
+            raise Refused("cat the last states along the features")
+        return replace(views[0], entries=tuple(e for v in views for e in v.entries))
+
+    # -- the end
+    def model(self, output: Any, task: str) -> Model:
+        if isinstance(output, tuple | list):
+            first, *more = output
+            if more:
+                self.notes.append("of the values that it returns, the model gives the first")
+            output = first
+        if not isinstance(output, View) or output.stage != self.stage:
+            raise Refused("return what comes from its last layer")
+        output = self.read(output)
+        if not self.entries:
+            raise Refused("have a recurrent module, and it has none")
+        if "state" in output.axes:
+            raise Refused("return outputs, not the states of several layers")
+        output = self.whole(output) if output.entries else output
+        due = {"batch", "time", "feature"} if output.steps == "all" else {"batch", "feature"}
+        if self.chain.width == 1 and "feature" not in output.axes:
+            due.discard("feature")
+        if set(output.axes) != due:
+            raise Refused(f"return axes of {', '.join(sorted(due))}, not {', '.join(output.axes)}")
+        every = output.steps == "all"
+        return self.chain.model(every_step=every, final_state=output.steps == "final", task=task)
+
+    def original(self, output: Any) -> Callable[[np.ndarray, np.ndarray | None], np.ndarray]:
+        """What the module itself gives, its axes in a model's order and before its softmax's normalisation."""
+        torch = require("torch", "torch")
+        first = output[0] if isinstance(output, tuple | list) else output
+        axes = self.read(first).axes
+        places = [self.roles.get(f"axis{k}", role) for k, role in enumerate(("batch", "time", "feature"))]
+
+        def run(x: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
+            order = [("batch", "time", "feature").index(p) for p in places]
+            given = torch.from_numpy(np.ascontiguousarray(x.transpose(order))).to(next(self.module.parameters()).dtype)
+            given = given[..., 0] if self.grown else given
+            steps = lengths if lengths is not None or not self.lengths else np.full(len(x), x.shape[1])
+            with torch.no_grad():
+                out = self.module(given, *([torch.from_numpy(steps)] if steps is not None and self.lengths else []))
+            out = out[0] if isinstance(out, tuple | list) else out
+            if "time" in axes and axes.index("time") < axes.index("batch"):
+                out = out.transpose(0, 1)
+            return np.asarray(out.numpy())
+
+        return run
+
+
+def _log_softmax(y: np.ndarray) -> np.ndarray:
+    y = y - y.max(axis=-1, keepdims=True)
+    return np.asarray(y - np.log(np.exp(y).sum(axis=-1, keepdims=True)))
+
+
+_PLAIN = {"contiguous", "to", "float", "double", "detach", "clone", "cpu", "cuda", "type_as"}
+_SHAPING = {
+    "transpose", "swapaxes", "permute", "unsqueeze", "squeeze", "flatten", "reshape", "view", "select", "getitem",
+}  # fmt: skip
+
+
+def function_of_module(module: Any) -> Nonlinearity:
+    """The nonlinearity that a torch module computes."""
+    nn, kind = require("torch", "torch").nn, type(module).__name__
+    if not type(module).__module__.startswith("torch.nn"):
+        raise Refused(f"have modules that hwrnn understands, not {kind}")
+    if isinstance(module, nn.LeakyReLU):
+        return leaky(module.negative_slope)
+    if isinstance(module, nn.ELU):
+        return _named(f"elu:{module.alpha!r}")
+    if isinstance(module, nn.Hardtanh) and not isinstance(module, nn.ReLU6):
+        return _hard(module.min_val, module.max_val)
+    if isinstance(module, nn.Softplus) and (module.beta, module.threshold) != (1, 20):
+        raise Refused("have a Softplus with a beta of 1 and a threshold of 20")
+    return function_of_name(kind.lower(), [], {})
+
+
+_FUNCTIONS = {
+    "relu": "relu", "tanh": "tanh", "sigmoid": "sigmoid", "relu6": "relu6", "hardsigmoid": "hard_sigmoid_1_6",
+    "softsign": "softsign", "softplus": "softplus", "identity": "identity",
+}  # fmt: skip
+
+
+def function_of_name(name: str, rest: list[Any], options: Mapping[str, Any]) -> Nonlinearity:
+    """The nonlinearity of a torch function with its arguments."""
+    options = {k: v for k, v in options.items() if k != "inplace"}
+    if name == "leaky_relu":
+        return leaky(options.get("negative_slope", rest[0] if rest else 0.01))
+    if name == "elu":
+        return _named(f"elu:{options.get('alpha', rest[0] if rest else 1.0)!r}")
+    if name == "hardtanh" and len(rest) != 1:
+        low, high = rest[:2] or (options.get("min_val", -1.0), options.get("max_val", 1.0))
+        return _hard(low, high)
+    if name in _FUNCTIONS and not rest and not options:
+        return _named(_FUNCTIONS[name])
+    raise Refused(f"use operations that hwrnn understands, not {name}")
+
+
+def leaky(slope: float) -> Nonlinearity:
+    """The leaky ReLU of a slope; of a power of two it is one that hardware has as it is."""
+    shift = -math.log2(slope) if slope > 0 else 0.0
+    return _named(f"leaky_relu:{int(shift)}" if shift in range(1, 16) else f"leaky:{slope!r}")
+
+
+def _hard(low: float, high: float) -> Nonlinearity:
+    names: dict[tuple[float, float], str] = {(-1, 1): "hard_tanh", (0, 1): "relu1", (0, 6): "relu6"}
+    if (low, high) not in names:
+        raise Refused(f"have a Hardtanh from -1 to 1, 0 to 1 or 0 to 6, not {low} to {high}")
+    return _named(names[low, high])
+
+
+def _named(name: str) -> Nonlinearity:
+    try:
+        return nonlinearity(name)
+    except ValueError as error:
+        raise Refused(f"use a nonlinearity of hwrnn's: {error}") from error
+
+
+def add_head(chain: Chain, head: Any) -> None:
+    """Put what is behind a recurrent module into a chain: Linear layers, activations and dropout.
+
+    Raises:
+        UsageError: anything else.
+    """
+    nn = require("torch", "torch").nn
+    if not isinstance(head, nn.Module):
+        raise UsageError(f"Head must be a Linear layer, or a Sequential of such layers and activations, not {head!r}")
+    for module in head if isinstance(head, nn.Sequential) else [head]:
+        if type(module) is nn.Linear:
+            chain.add(dense_of(numbers(module.weight), None if module.bias is None else numbers(module.bias)))
+        elif not isinstance(module, nn.Identity) and not type(module).__name__.startswith("Dropout"):
+            try:
+                chain.apply(function_of_module(module))
+            except Refused as error:
+                raise UsageError(f"Head must {error}") from error
