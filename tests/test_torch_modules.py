@@ -145,6 +145,12 @@ def test_directions_dense_layers_and_initial_states_are_those_of_the_model(every
     np.testing.assert_allclose(out, due, atol=1e-5, rtol=0)
     whole = network(torch.from_numpy(X)).detach().numpy()
     np.testing.assert_allclose(whole, model.predict(X), atol=1e-5, rtol=0)
+    formats = formats_for(model, Widths.of(8))
+    frozen = freeze(model, formats, Widths.of(8))
+    exact, integers = network.quantized(formats)(torch.from_numpy(X), LENGTHS), frozen.predict(X, LENGTHS)
+    within = WITHIN if every_step else slice(None)
+    assert np.array_equal(exact.detach().numpy()[within], integers[within])
+    assert len(np.unique(integers)) > 8
     back = network.model()
     assert np.array_equal(back.predict(X, LENGTHS), model.predict(X, LENGTHS))
     assert back.final_state == final_state and back.groups == model.groups
