@@ -1,0 +1,62 @@
+"""Files of other people's exporters compute what ONNX Runtime computes, and computed when they were made.
+
+``tests/exported`` holds them; ``scripts/make_exported`` wrote them, and its README says with which versions.
+"""
+
+import re
+import warnings
+
+import numpy as np
+import onnx
+import pytest
+from onnx_exported import FOLDER, INDEX, exported_cases
+from onnx_judge import TOLERANCE, WRONG, difference, judge, shorter
+from onnx_matrix import runtime
+
+import hwrnn
+
+pytest.importorskip("onnxruntime")
+
+CASES = {case.name: case for case in exported_cases()}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_file_is_right_or_refused(name, tmp_path):
+    verdicts = judge(CASES[name], tmp_path)
+    assert not [shorter(verdict) for verdict in verdicts if verdict.outcome == WRONG]
+    assert len(verdicts) == (1 if CASES[name].refused else 2)  # the outputs of the file, and the model of the first
+
+
+def test_most_of_them_are_right():
+    refused = [name for name, case in CASES.items() if case.refused]
+    assert len(CASES) == 80 and len(refused) == 15
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_stored_is_what_the_installed_runtime_computes(name):
+    found = runtime(CASES[name].proto, CASES[name].feeds)
+    assert found.keys() == CASES[name].own.keys()
+    for output, value in CASES[name].own.items():
+        assert difference(found[output], value) <= TOLERANCE and np.ptp(value) > 0
+
+
+def test_a_reset_that_pytorch_does_not_have_is_warned_of(tmp_path):
+    """Exporters of some versions wrote linear_before_reset=0 for nn.GRU, which always resets after the product."""
+    proto = onnx.load(FOLDER / "dynamo-gru-last.onnx")
+    (node,) = [node for node in proto.graph.node if node.op_type == "GRU"]
+    (attribute,) = [a for a in node.attribute if a.name == "linear_before_reset"]
+    attribute.i = 0
+    onnx.save(proto, tmp_path / "gru.onnx")
+    with pytest.warns(UserWarning, match="linear_before_reset=0"):
+        hwrnn.import_onnx(tmp_path / "gru.onnx")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        hwrnn.import_onnx(FOLDER / "dynamo-gru-last.onnx")
+
+
+def test_the_folder_is_small_and_names_no_machine():
+    files = list(FOLDER.iterdir())
+    assert sum(path.stat().st_size for path in files) < 2**20
+    assert {path.stem for path in files if path.suffix == ".onnx"} == set(INDEX["files"])
+    for path in files:
+        assert not re.search(rb"/(tmp|home|work|root|usr)/", path.read_bytes()), path.name
