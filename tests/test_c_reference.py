@@ -200,7 +200,7 @@ def random_case(seed):
         bits, options = min(bits, 10), {name: value for name, value in options.items() if name not in widths}
     try:
         q, raw, lengths = quantized(cell, bits, seed=seed, count=8, steps=6, **options)
-    except RuntimeWarning:  # where nothing bounds a nonlinearity, it grows beyond any float
+    except (RuntimeWarning, UsageError):  # where nothing bounds a nonlinearity, it grows beyond any float
         q, raw, lengths = quantized(cell, bits, seed=seed, count=8, steps=6, **options | {"gain": 0.1})
     return Case(q, raw, lengths, argmax=bool(rng.integers(2)) and options["outputs"] == 4)
 
