@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from networks import network_of
 from test_c_golden import plain_layer
+from test_directions import LENGTHS, varied
+from test_directions import quantized as initialised
 from test_golden import ALL, extremes, quantized
 
 from hwrnn.activations import NONLINEARITIES
@@ -19,6 +21,7 @@ from hwrnn.compiler import C, compiler, compiler_available
 from hwrnn.errors import UsageError
 from hwrnn.fixed import Format
 from hwrnn.golden import golden
+from hwrnn.model import build_model
 from hwrnn.onnx_io import load, save
 from hwrnn.rtl import generate
 
@@ -56,6 +59,47 @@ static void run_NAME(void)
 }
 """
 
+#: The same of a network that takes a sequence at a time, each in memory that ends where it has to.
+RUN = """
+static void run_NAME(void)
+{
+    NAME_state *const state = malloc(sizeof *state);
+    X *x = malloc(1);
+    long long rows = 0, last = 0, value = 0;
+    size_t steps = 0;
+    if (scanf("%lld", &rows) != 1)
+        abort();
+    while (rows--) {
+        x = realloc(x, ++steps * UPPER_INPUTS * sizeof *x);
+        if (scanf("%lld", &last) != 1)
+            abort();
+        for (size_t k = 0; k < UPPER_INPUTS; k++) {
+            if (scanf("%lld", &value) != 1)
+                abort();
+            x[(steps - 1) * UPPER_INPUTS + k] = (X)value;
+        }
+        if (last) {
+            const size_t vectors = EACH ? steps : 1;
+            WORK *const work = malloc(UPPER_WORK(steps) * sizeof *work);
+            Y *const y = malloc(vectors * UPPER_OUTPUTS * sizeof *y);
+            if (NAME_run(state, x, 0, work, y) != 0 || NAME_run(state, x, steps, work, y) != vectors)
+                abort();
+            for (size_t t = 0; t < vectors; t++) {
+                printf("NAME");
+                for (size_t k = 0; k < UPPER_OUTPUTS; k++)
+                    printf(" %lld", (long long)y[t * UPPER_OUTPUTS + k]);
+                printf("\\n");
+            }
+            free(work);
+            free(y);
+            steps = 0;
+        }
+    }
+    free(state);
+    free(x);
+}
+"""
+
 
 @dataclass
 class Case:
@@ -88,7 +132,10 @@ def compiled(folder, cases, flags, mutate=lambda text: text):
         for file, text in made.files.items():
             (folder / file).write_text(mutate(text))
         more = f"{name}_more(&state, y)" if case.q.encoder else "0"
-        filled = DRIVER.replace("NEXT", more).replace("UPPER", name.upper()).replace("NAME", name)
+        work = re.search(r"size_t steps, (\w+) \*work", made.files[f"{name}.h"])
+        filled = (RUN if work else DRIVER).replace("NEXT", more).replace("WORK *", f"{work[1] if work else ''} *")
+        filled = filled.replace("EACH", str(int(case.q.every_step))).replace("UPPER", name.upper())
+        filled = filled.replace("NAME", name)
         x, y = made.ports
         main += f'#include "{name}.h"\n' + re.sub(r"\bX\b", x, re.sub(r"\bY\b", y, filled))
         calls += f"    run_{name}();\n"
@@ -159,6 +206,43 @@ def test_layers_heads_and_codes(tmp_path):
     }
     assert len(set(cases["last"].lengths.tolist())) > 3
     check(tmp_path, cases)
+
+
+def headless(q):
+    """Without the last layer and the head: a dense layer is the last."""
+    return replace(q, layers=q.layers[:4], head=None, output_mean=np.zeros(6), output_scale=np.ones(6))
+
+
+def test_dense_layers_layers_side_by_side_and_initial_states(tmp_path):
+    """Dense layers before, between and behind, two layers beside each other, and states that start elsewhere."""
+    cases = {}
+    for k, cell in enumerate(("lstm", "gru-reset-before")):
+        model = varied(cell, every_step=bool(k), seed=k)
+        forward = tuple(replace(layer, reverse=False) for layer in model.layers)
+        q, raw = initialised(replace(model, layers=forward, final_state=False))
+        cases[f"net_{k}"] = Case(q, raw, LENGTHS)
+        cases[f"behind_{k}"] = Case(headless(q), raw, LENGTHS)
+        cases[f"code_{k}"] = Case(replace(q, every_step=True, encoder=3), raw, LENGTHS)
+    check(tmp_path, cases)
+    alone = Case(*cases["net_1"].__dict__.values())
+    alone.q = replace(alone.q, layers=tuple(replace(layer, initial={}) for layer in alone.q.layers))
+    assert alone.due() != cases["net_1"].due()  # the initial states are not without effect
+
+
+def test_reverse_layers_take_a_sequence_at_a_time(tmp_path):
+    cases = {}
+    for k, cell in enumerate(("lstm", "gru", "gru-reset-before")):  # what steps of layers go through, not their lines
+        q, raw = initialised(varied(cell, every_step=bool(k % 2), seed=k))
+        cases[f"net_{k}"] = Case(q, raw, LENGTHS)
+    q = cases["net_0"].q
+    cases["at_last"] = Case(replace(q, final_state=False), cases["net_0"].raw, LENGTHS)
+    cases["behind"] = Case(headless(q), cases["net_0"].raw, LENGTHS)
+    for name, outputs, options in (("bare", None, {}), ("code", 3, {"encoder": 1, "every_step": True})):
+        q, raw = initialised(build_model(3, outputs, cell="gru", hidden=[3, 4], bidirectional=True, **options))
+        cases[name] = Case(q, raw, LENGTHS, argmax=name == "code")
+    check(tmp_path, cases)
+    made = c_reference(cases["code"].q, "code").files
+    assert "code_step" not in made["code.h"] and "code_init" not in made["code.h"]
 
 
 def test_sums_up_to_the_last_bit(tmp_path):
