@@ -204,6 +204,12 @@ class _Builder:
 
     def _times(self, levels: Sequence[_Level], vector: Vector) -> tuple[bool, bool, int]:
         """Whether there is an output at every step, whether of final states, and how many levels decode."""
+        runs = [m for level in levels for m in level.members if isinstance(m, Pass)]
+        if not all(run.timed for run in runs):
+            if any(run.timed or run.layer.reverse for run in runs):
+                raise self.fault("come from layers that all run through the steps, or are all a single forward step")
+            self.notes.append("The file computes a single step; the model runs sequences of them")
+            return True, False, 0
         single = [k for k, level in enumerate(levels) if level.recurrent and level.taken != "steps"]
         if len(single) > 1:
             raise self.fault("take one step at one place of the network, not at several")

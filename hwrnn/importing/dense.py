@@ -130,6 +130,8 @@ def _gemm(node: Node, net: Interpreter) -> Sequence[Value]:
         raise node.refused(f"have a matrix of two axes, not {matrix.ndim}")
     matrix = (matrix.T if turned_b else matrix) * np.asarray(alpha, matrix.dtype)
     if isinstance(a, Constant):
+        if not a.known:
+            raise node.refused("compute with numbers, not with sizes that the file leaves open")
         left = (a.array.T if turned_a else a.array).astype(matrix.dtype)
         if left.ndim != 2 or left.shape[1] != matrix.shape[0]:
             raise node.refused("have matrices that fit each other")

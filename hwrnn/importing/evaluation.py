@@ -80,8 +80,10 @@ class Evaluation:
         flat = self.vector(value.vector)
         timed, has_time = self._timed(value.vector), value.has(TIME)
         n, t = self.size(BATCH), self.size(TIME)
-        if timed and not has_time:
-            flat = flat[:, -1:]
+        if value.vector.constant:
+            flat = flat[:1]
+        if (n > 1 and not value.has(BATCH) and len(flat) > 1) or (timed and flat.shape[1] > 1 and not has_time):
+            raise UsageError("Output must keep the batch and the time among its axes, where there is more than one")
         grid = flat.reshape(len(flat), flat.shape[1] if timed else 1, *value.columns.shape)
         grid = np.broadcast_to(grid, (n if value.has(BATCH) else 1, t if has_time else 1, *value.columns.shape))
         order, shape, column = [], [], 2
@@ -159,7 +161,7 @@ class Evaluation:
     def _pass(self, run: Pass) -> LayerRun:
         if id(run) not in self._runs:
             x = self.vector(run.operand)
-            x = x if self._timed(run.operand) else np.repeat(x[:, None], self.size(TIME), axis=1)
+            x = x if self._timed(run.operand) else np.repeat(x[:, None], self.size(TIME) if run.timed else 1, axis=1)
             lengths = np.full(len(x), x.shape[1]) if run.lengths is None else self._lengths(run.lengths, x.shape[1])
             if len(lengths) != len(x):
                 raise UsageError(f"Input must hold {len(lengths)} sequences, as sequence_lens does, not {len(x)}")

@@ -113,4 +113,7 @@ class Imported:
                 are not finite.
         """
         run = Evaluation(self._net, feeds)
-        return {name: run.output(value, self._net.declared[name]) for name, value in self._values.items()}
+        try:
+            return {name: run.output(value, self._net.declared[name]) for name, value in self._values.items()}
+        except MemoryError as error:
+            raise UsageError("Input must need no more memory than there is: give fewer sequences or steps") from error

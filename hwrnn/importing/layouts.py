@@ -44,6 +44,8 @@ def normal_axis(node: Node, axis: int, rank: int) -> int:
 
 def as_view(value: Value, kind: np.dtype | None = None) -> View:
     """A value as a view."""
+    if isinstance(value, Constant) and not value.known:
+        raise Undecided("it computes with one of them")
     return value if isinstance(value, View) else viewed(value.array, kind)
 
 

@@ -106,7 +106,11 @@ def _recurrent(node: Node, net: Interpreter) -> Sequence[Value | None]:
             if start is not None:
                 _sort(node, net, start[d], state, constants, others)
         layer = Layer(cells[d], w.shape[2], units, parameters, initial=constants, reverse=reverse)
-        passes.append(_pass(net, node, layer, settled(net, x.vector), others, lengths))
+        run = Pass(
+            node=node.name, layer=layer, operand=settled(net, x.vector), initial=others, lengths=lengths,
+            timed=bool(time),
+        )  # fmt: skip
+        passes.append(_turned(net, run))
     return _outputs(node, net, kind, passes, time, batch, batch_first)
 
 
@@ -271,6 +275,12 @@ def _operand(node: Node, net: Interpreter, batch_first: bool, size: int) -> tupl
             raise node.refused(f"have the {role} and nothing else along axis {k} of X")
     if any(isinstance(a, Open) for a in x.axes[2]) or x.shape[2] != size:
         raise node.refused(f"have {size} features along axis 2 of X, as W does, not {x.shape[2]}")
+    if not x.axes[of]:
+        net.bind(BATCH, 1)
+    if not x.axes[of] and net.sizes[BATCH] != 1:
+        raise node.refused(f"read all {net.sizes[BATCH]} sequences")
+    if not x.axes[at] and net.sources.timed(x.columns):
+        raise node.refused("read steps along the time, or a single one")
     return x, x.axes[at], x.axes[of]
 
 
@@ -374,24 +384,20 @@ def _sort(
         _check_floats(node, constants[state])
 
 
-def _pass(
-    net: Interpreter, node: Node, layer: Layer, operand: Vector, initial: dict[str, Vector | np.ndarray],
-    lengths: Source | np.ndarray | None,
-) -> tuple[Pass, bool, Source | None]:  # fmt: skip
+def _turned(net: Interpreter, run: Pass) -> tuple[Pass, bool, Source | None]:
     """The pass of a direction; whether its steps come out turned, and within which lengths.
 
     A layer that reads turned sequences runs the other way and gives its outputs turned.
     """
-    found = net.sources.of(operand.columns)
+    found = net.sources.of(run.operand.columns)
     turned = [s for s in found if isinstance(s, Pick) and s.at is None]
     within = turned[0].lengths if turned else None
     every = len(turned) == len([s for s in found if s.timed])
-    if turned and every and all(s.lengths is lengths for s in turned):
-        columns = net.sources.picked(operand.columns, None, within)
-        operand = Vector(columns, operand.scale, operand.offset)
-        layer = replace(layer, reverse=not layer.reverse)
-        return Pass(node=node.name, layer=layer, operand=operand, initial=initial, lengths=lengths), True, within
-    return Pass(node=node.name, layer=layer, operand=operand, initial=initial, lengths=lengths), False, None
+    if not run.timed or not turned or not every or any(s.lengths is not run.lengths for s in turned):
+        return run, False, None
+    columns = net.sources.picked(run.operand.columns, None, within)
+    operand = Vector(columns, run.operand.scale, run.operand.offset)
+    return replace(run, layer=replace(run.layer, reverse=not run.layer.reverse), operand=operand), True, within
 
 
 def _outputs(

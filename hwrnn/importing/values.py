@@ -106,6 +106,7 @@ class Pass:
         initial: the states that are not constant and the same for every sequence: vectors of what they come from, or
             arrays (N, units).
         lengths: the source of the sequences' lengths, an array of them, or None where all run to the end.
+        timed: whether it runs through the time of the network; else it is a single step.
     """
 
     node: str
@@ -113,6 +114,7 @@ class Pass:
     operand: Vector
     initial: dict[str, Vector | np.ndarray]
     lengths: Source | np.ndarray | None
+    timed: bool = True
 
 
 @dataclass(eq=False, kw_only=True)
