@@ -15,7 +15,16 @@ import numpy as np
 
 from hwrnn.errors import UsageError
 
-__all__ = ["checked_initial", "encoder_fault", "flipped", "groups_of", "last_recurrent", "layers_fault", "with_finals"]
+__all__ = [
+    "checked_initial",
+    "encoder_fault",
+    "flipped",
+    "groups_of",
+    "how_layers_run",
+    "last_recurrent",
+    "layers_fault",
+    "with_finals",
+]
 
 
 def flipped(x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -50,6 +59,15 @@ def with_finals(steps: np.ndarray, layers: Sequence[Any], lengths: np.ndarray) -
             result[np.arange(len(result)), lengths - 1, units] = steps[:, 0, units]
         start += layer.units
     return result
+
+
+def how_layers_run(stack: Any) -> list[Any]:
+    """What tells two networks of the same cells and sizes apart by how they run; empty where all run as ever."""
+    found: list[Any] = [
+        (k, layer.reverse, layer.beside, *((s, np.asarray(v).tolist()) for s, v in sorted(layer.initial.items())))
+        for k, layer in enumerate(stack.layers) if layer.reverse or layer.beside or layer.initial
+    ]  # fmt: skip
+    return found + ["final state"] * stack.final_state
 
 
 def encoder_fault(encoder: int, layers: int, every_step: bool) -> str | None:

@@ -31,11 +31,12 @@ def describe(model: str | os.PathLike[str] | Model | QuantizedModel) -> dict[str
     """What is in a model (or a model file), as plain JSON values.
 
     Keys: ``kind`` (``float`` or ``quantized``), ``task``, ``every_step``, ``encoder`` (how many layers encode),
-    ``inputs``, ``outputs``, ``parameters``, ``multiplications_per_step``, ``facts``, and ``layers``, a list with the
-    head last. Each layer has ``name``, ``cell``, ``inputs``, ``units``, ``clip``, ``parameters``, ``nonlinearities``
-    and ``recurrent``: the spectral radius and the 2-norm of every matrix that reads a state. A quantized model adds
-    ``widths``, ``input_format``, ``output_format`` and to each layer ``formats``, ``weight_formats``,
-    ``accumulator_bits`` and ``saturation``.
+    ``final_state``, ``inputs``, ``outputs``, ``parameters``, ``multiplications_per_step``, ``facts``, and ``layers``, a
+    list with the head last. Each layer has ``name``, ``cell``, ``inputs``, ``units``, ``direction`` (``forward`` or
+    ``reverse``), ``reads`` (``input`` or the names of layers), ``initial`` (the range of each initial state given),
+    ``clip``, ``parameters``, ``nonlinearities`` and ``recurrent``: the spectral radius and the 2-norm of every matrix
+    that reads a state. A quantized model adds ``widths``, ``input_format``, ``output_format`` and to each layer
+    ``formats``, ``weight_formats``, ``accumulator_bits`` and ``saturation``.
 
     Raises:
         UsageError: a file that :func:`hwrnn.load` refuses.
@@ -46,12 +47,14 @@ def describe(model: str | os.PathLike[str] | Model | QuantizedModel) -> dict[str
     layers = [_layer(name, layer) for name, layer in zip(layer_names(model), stack, strict=True)]
     bounds = state_bounds(model)
     for k, layer in enumerate(layers):
+        layer["reads"] = [layers[j]["name"] for j in model.sources(k)] or ["input"]
         layer["states"] = {b.state: _bound(b) for b in bounds if b.layer == k}
     found: dict[str, Any] = {
         "kind": "quantized" if isinstance(model, QuantizedModel) else "float",
         "task": model.task,
         "every_step": bool(model.every_step),
         "encoder": int(model.encoder),
+        "final_state": bool(model.final_state),
         "inputs": model.inputs,
         "outputs": model.outputs,
         "parameters": sum(layer["parameters"] for layer in layers),
@@ -88,6 +91,8 @@ def _layer(name: str, layer: Layer | QuantizedLayer) -> dict[str, Any]:
         "cell": cell.name,
         "inputs": layer.inputs,
         "units": layer.units,
+        "direction": "reverse" if layer.reverse else "forward",
+        "initial": {state: _range(layer, state) for state in sorted(layer.initial)},
         "clip": cell.clip,
         "parameters": layer.multiplications + biases,
         "nonlinearities": _nonlinearities(cell, layer.formats.values if isinstance(layer, QuantizedLayer) else None),
@@ -102,6 +107,14 @@ def _layer(name: str, layer: Layer | QuantizedLayer) -> dict[str, Any]:
         found["weight_formats"] = {f"{gate}.{o}": _notation(form) for (gate, o), form in formats.weights.items()}
         found["accumulator_bits"] = {gate: bits_for(*ends)[0] for gate, ends in layer.accumulators.items()}
     return found
+
+
+def _range(layer: Layer | QuantizedLayer, state: str) -> list[float]:
+    """The smallest and the largest value of an initial state."""
+    values = layer.initial[state]
+    if isinstance(layer, QuantizedLayer):
+        values = layer.formats.values[state].dequantize(values)
+    return [float(values.min()), float(values.max())]
 
 
 def _notation(form: Format) -> dict[str, Any]:
@@ -185,14 +198,21 @@ def certificate_table(name: str, bits: int | None = None) -> tuple[dict[str, Any
 
 def description_table(found: dict[str, Any]) -> str:
     """What :func:`describe` found, as tables for people."""
-    scalars = ("kind", "task", "every_step", "encoder", "inputs", "outputs", "parameters", "multiplications_per_step")
+    scalars = ["kind", "task", "every_step", "encoder", "inputs", "outputs", "parameters", "multiplications_per_step"]
+    scalars[3:3] = ["final_state"] * found["final_state"]
     rows: list[tuple[Any, ...]] = [(key.replace("_", " "), found[key]) for key in scalars]
     rows += [(end.replace("_", " "), found[end]["q"]) for end in ("input_format", "output_format") if end in found]
     rows += [(f"fact {key}", value) for key, value in found["facts"].items() if not isinstance(value, (list, dict))]
-    parts = [report.table(rows)]
+    parts, before = [report.table(rows)], ["input"]
     for layer in found["layers"]:
         title = f"{layer['name']}: {layer['cell']}, {layer['inputs']} inputs, {layer['units']} units"
-        parts.append(title + (f", clipped at {layer['clip']:g}" if layer["clip"] is not None else ""))
+        title += f", clipped at {layer['clip']:g}" if layer["clip"] is not None else ""
+        title += ", in reverse" if layer["direction"] == "reverse" else ""
+        if layer["reads"] != before:
+            title += f", reads {' and '.join(layer['reads'])}"
+        before = [layer["name"]]
+        starts = [f"{state} from {lo:.4g} to {hi:.4g}" for state, (lo, hi) in layer["initial"].items()]
+        parts.append(title + (f", starts with {' and '.join(starts)}" if starts else ""))
         functions = []
         for name, f in layer["nonlinearities"].items():
             errors = [f"{f['certificate'][key]:.5f}" if f["certificate"] else "-" for key in ("maximum", "mean")]

@@ -24,11 +24,16 @@ def formats_for(model: Model, old: QuantizedModel) -> list[LayerFormats]:
     """
 
     def shapes(stack: Sequence[Any]) -> list[str]:
-        return [f"{layer.cell.name} {layer.inputs}x{layer.units}" for layer in stack]
+        how = ("reverse", "beside")
+        return [
+            " ".join([f"{la.cell.name} {la.inputs}x{la.units}", *(word for word in how if getattr(la, word))])
+            for la in stack
+        ]
 
     def frame(stack: Any) -> list[str]:
         coded = [f"{stack.encoder} encoding"] * bool(stack.encoder)
-        return ["with a head"] * (stack.head is not None) + ["every step"] * stack.every_step + coded
+        taken = ["every step"] * stack.every_step + ["final state"] * stack.final_state
+        return ["with a head"] * (stack.head is not None) + taken + coded
 
     formats = [layer.formats for layer in old.stack]
     pairs: list[tuple[str, list[Any], list[Any]]] = [

@@ -17,6 +17,7 @@ from hwrnn.compiler import C, compiler_available
 from hwrnn.directions import flipped
 from hwrnn.errors import UsageError
 from hwrnn.golden import Golden, golden
+from hwrnn.inspection import describe, description_table
 from hwrnn.invariants import layer_ranges
 from hwrnn.model import Layer, Model, build_model
 from hwrnn.onnx_io import load, save
@@ -490,3 +491,36 @@ def test_hardware_refuses_what_it_cannot_do(change, message, tmp_path):
     assert not (tmp_path / "x").exists()
     zero = replace(q, layers=(first, replace(second, initial={"h": np.zeros(3, np.int64)})))
     assert model_hash(Network(zero).model) == model_hash(replace(q, layers=(first, second))) != model_hash(q)
+
+
+# -- what is said of them ----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", ["float", "quantized"])
+def test_describe_and_inspect(kind):
+    model = varied(seed=4) if kind == "float" else quantized(varied(seed=4))[0]
+    found = describe(model)
+    assert found == json.loads(json.dumps(found)) and found["final_state"] is True
+    told = [(la["direction"], la["reads"], list(la["initial"])) for la in found["layers"]]
+    assert told == [
+        ("forward", ["input"], []), ("forward", ["layer0"], ["c", "h"]), ("reverse", ["layer0"], ["c", "h"]),
+        ("forward", ["layer1", "layer2"], []), ("reverse", ["layer3"], ["c", "h"]), ("forward", ["layer4"], []),
+    ]  # fmt: skip
+    start = varied(seed=4).layers[1].initial["c"]
+    assert found["layers"][1]["initial"]["c"] == pytest.approx([start.min(), start.max()], abs=0.05)
+    text = description_table(found)
+    assert "layer2: lstm, 5 inputs, 3 units, in reverse, reads layer0, starts with c from " in text
+    assert "layer3: dense, 7 inputs, 6 units, reads layer1 and layer2" in text and "final state" in text
+    assert "layer0: dense, 3 inputs, 5 units\n" in text
+    plain_text = description_table(describe(build_model(3, 2, hidden=4)))
+    assert not any(word in plain_text for word in ("reverse", "reads", "final state", "starts"))
+
+
+def test_formats_are_lent_to_networks_that_run_alike():
+    q = quantized(varied(seed=4))[0]
+    again = quantized(varied(seed=4), None, None, formats_of=q)[0]
+    assert [la.formats for la in again.layers] == [la.formats for la in q.layers]
+    for change, what in (({"reverse": False}, "layers"), ({}, "outputs")):
+        model = varied(seed=4)
+        layers = (*model.layers[:4], replace(model.layers[4], **change))
+        other = replace(model, layers=layers, final_state=bool(change))
+        with pytest.raises(UsageError, match=f"Model must have the {what} of the one that lends its formats"):
+            quantized(other, None, None, formats_of=q)

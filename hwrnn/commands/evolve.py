@@ -18,7 +18,7 @@ __all__ = ["EXAMPLE", "WORDS", "options", "run"]
 WORDS = "find integer weights with a genetic algorithm instead of gradients"
 EXAMPLE = "hwrnn evolve --data japanese-vowels --cell rnn --hidden 8 --activation relu1 --batch 64 -o q.onnx"
 
-_NETWORK = ("cell", "hidden", "layers", "activation", "gate", "cell_clip", "init")
+_NETWORK = ("cell", "hidden", "layers", "activation", "gate", "cell_clip", "init", "encoder", "bidirectional")
 _WIDTHS = ("bits", "weight_bits", "activation_bits", "state_bits", "cell_bits", "operand_bits", "method")
 
 

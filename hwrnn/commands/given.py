@@ -38,7 +38,7 @@ def new_model(given: Any, data: Dataset) -> Model:
     """
     hidden: Any = [32] if given.hidden is None else given.hidden
     layers = len(hidden) if given.layers is None else given.layers
-    names = ("cell", "activation", "gate", "cell_clip", "init", "encoder")
+    names = ("cell", "activation", "gate", "cell_clip", "init", "encoder", "bidirectional")
     chosen = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
     return build_model(
         data.inputs, data.outputs, hidden=hidden[0] if len(hidden) == 1 else hidden, layers=layers,

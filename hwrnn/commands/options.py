@@ -57,6 +57,8 @@ def network_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--cell", help="rnn, lstm, gru, gru-reset-before, ligru, mingru (default lstm)")
     group.add_argument("--hidden", type=wholes, metavar="N[,N]", help="units of each layer (default 32)")
     group.add_argument("--layers", type=whole, metavar="N", help="recurrent layers (default: as many as --hidden has)")
+    pairs = "each layer as a pair, one of them in reverse"
+    group.add_argument("--bidirectional", action="store_true", default=None, help=pairs)
     group.add_argument("--encoder", type=whole, metavar="N", help="layers that encode; the others decode")
     group.add_argument("--activation", metavar="F", help="nonlinearity of the state (default: the cell's)")
     group.add_argument("--gate", metavar="F", help="nonlinearity of the gates (default: hard_sigmoid)")

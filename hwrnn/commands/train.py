@@ -49,7 +49,7 @@ def run(given: Any) -> int:
     data = dataset_of(given)
     check_output(given.output)
     model = new_model(given, data)
-    cell, hidden = model.layers[0].cell.name, [layer.units for layer in model.layers]
+    cell, hidden = model.layers[0].cell.name, [layer.units for layer in model.layers if not layer.beside]
     names = (
         "epochs", "batch", "rate", "schedule", "noise", "validation", "patience", "checkpoint", "loss", "spectral_norm",
         "compiled",
@@ -60,15 +60,17 @@ def run(given: Any) -> int:
     metric, value = measured(model, data)
     _, fitted = measured(model, data, on_train=True)
     result = {
-        "model": given.output, "cell": cell, "hidden": hidden, "parameters": parameters_of(model),
-        "metric": metric, "train": fitted, "test": value if data.test is not None else None,
+        "model": given.output, "cell": cell, "hidden": hidden, "bidirectional": bool(given.bidirectional),
+        "parameters": parameters_of(model), "metric": metric, "train": fitted,
+        "test": value if data.test is not None else None,
     }  # fmt: skip
     if given.json:
         report.print_json(result)
         return 0
+    pair = "bidirectional " if given.bidirectional else ""
     rows = [
         ["model", given.output],
-        ["network", f"{cell}({','.join(map(str, hidden))}), {data.inputs} inputs, {data.outputs} outputs"],
+        ["network", f"{pair}{cell}({','.join(map(str, hidden))}), {data.inputs} inputs, {data.outputs} outputs"],
         ["parameters", parameters_of(model)],
         [f"{metric} on training data", report.metric_text(metric, fitted)],
     ]

@@ -62,6 +62,9 @@ class CKernel:
             self.buffers[name] = np.zeros((*steps, rows, self.lanes), np.float32)
         for view in self.plan.ones:
             self.buffers[view.buffer][:, self._rows(view.start)] = 1
+        starts = self.plan.starts
+        for view, vector in ((view, vector) for name, vector in layer.initial.items() for view in starts[name]):
+            self._cut(view, 1)[...] = vector[:, None]  # no step writes there
         self._parameters = program.numbers(layer.formats)
         self._matrices = [matrices[name] for name in program.matrices]
         self._panels = [np.empty(-(-m.shape[0] // PANEL) * PANEL * m.shape[1], np.float32) for m in self._matrices]

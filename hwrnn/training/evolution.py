@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from hwrnn.checks import as_integer
+from hwrnn.directions import how_layers_run
 from hwrnn.errors import UsageError
 from hwrnn.fixed import Format
 from hwrnn.golden import golden
@@ -298,7 +299,8 @@ class _Evolution:
         name = objective if isinstance(objective, str) else getattr(objective, "__qualname__", "a function")
         self.facts = asdict(plan) | {"objective": name}
         forms = [(f.values, f.weights, f.bias_frac, f.shifts) for f in (layer.formats for layer in model.stack)]
-        cells = [(layer.cell, layer.inputs, layer.units) for layer in model.stack]
+        cells: list[Any] = [(layer.cell, layer.inputs, layer.units) for layer in model.stack]
+        cells += how_layers_run(model)
         scaling = (model.input_mean, model.input_scale, model.output_mean, model.output_scale)
         self.identity = {
             "model": digest(cells, forms, model.every_step, model.encoder, genome_of(model), *scaling),

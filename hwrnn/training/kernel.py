@@ -21,6 +21,7 @@ class Kernel:
     Args:
         matrices: by name, those of ``plan.matrices`` and ``plan.transposes``; read in place, so they may change.
         gradients: by the names of ``plan.matrices``; written in place.
+        initial: where states start, (units,) by name; zero where not given.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class Kernel:
         batch: int,
         matrices: Mapping[str, np.ndarray],
         gradients: Mapping[str, np.ndarray],
+        initial: Mapping[str, np.ndarray],
     ) -> None:
         self.plan, self.capacity, self.batch = plan, capacity, batch
         dtype = next(iter(matrices.values())).dtype
@@ -40,6 +42,8 @@ class Kernel:
             self.buffers[name] = np.zeros(shape, dtype)
         for view in plan.ones:
             self.buffers[view.buffer][:, view.start] = 1
+        for view, vector in ((view, vector) for name, vector in initial.items() for view in plan.starts[name]):
+            self._cut(view, 1)[...] = vector[:, None]  # no step writes there
         names: dict[str, Any] = {
             "buffers": self.buffers,
             "matrices": matrices,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hwrnn.directions import flipped, last_recurrent, with_finals
 from hwrnn.model import Model
 from hwrnn.training.c_kernel import CKernel
 from hwrnn.training.kernel import Kernel
@@ -121,9 +122,9 @@ class Network:
                 steps = 1 if head and not self.model.every_step else capacity
                 arrays = self._matrices[k], self._gradients[k]
                 if self.compiled:
-                    kernels.append(CKernel(layer, steps, batch, *arrays, whole=k > 0))
+                    kernels.append(CKernel(layer, steps, batch, *arrays, whole=bool(self.model.sources(k))))
                 else:
-                    kernels.append(Kernel(layer.plan, steps, batch, *arrays))
+                    kernels.append(Kernel(layer.plan, steps, batch, *arrays, layer.initial))
             self._kernels[key] = kernels
         return self._kernels[key]
 
@@ -140,9 +141,13 @@ class Network:
             x = np.asarray(form.dequantize(form.quantize(x)), self.dtype)
         value = x[:, :steps].transpose(1, 2, 0)
         with np.errstate(over="ignore", invalid="ignore"):
-            for k, kernel in enumerate(kernels[: len(self.model.layers)]):
-                value = kernel.forward(value)
-                if k + 1 == self.model.encoder:
+            for group in self.model.groups:
+                outputs = [self._through(k, kernels[k], value, lengths) for k in group]
+                value = outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=1)
+                if self._takes_finals(group):
+                    layers = [self.model.layers[k] for k in group]
+                    value = with_finals(value.transpose(2, 0, 1), layers, lengths).transpose(1, 2, 0)
+                if group[-1] + 1 == self.model.encoder:
                     value = np.broadcast_to(_last(value, lengths), value.shape)
             if not self.model.every_step:
                 value = _last(value, lengths)
@@ -165,24 +170,45 @@ class Network:
                 self._backward(slope)
         return value
 
+    def _through(self, layer: int, kernel: AnyKernel, value: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """The output of one of ``layers`` at every step, (steps, units, batch)."""
+        if not self.layers[layer].reverse:
+            return kernel.forward(value)
+        return _turned(kernel.forward(_turned(value, lengths)), lengths)
+
+    def _takes_finals(self, group: tuple[int, ...]) -> bool:
+        """Whether the one output for a sequence comes of the own last states of these layers."""
+        return self.model.final_state and group == last_recurrent(self.model.layers)
+
     def _backward(self, slope: np.ndarray) -> None:
         assert self._run is not None
         kernels, lengths, steps = self._run
-        recurrent = kernels[: len(self.model.layers)]
-        if self.model.head is not None:
+        model = self.model
+        if model.head is not None:
             kernels[-1].output_gradient(len(slope))[...] = slope
             slope = kernels[-1].backward(len(slope))
-        if not self.model.every_step:
-            _at_last(recurrent[-1].output_gradient(steps), slope[0], lengths)
-        else:
-            recurrent[-1].output_gradient(steps)[...] = slope
-        for k in reversed(range(len(recurrent))):
-            below = recurrent[k].backward(steps)
-            if k and k == self.model.encoder:  # every step has read the code
-                _at_last(recurrent[k - 1].output_gradient(steps), below.sum(axis=0), lengths)
-            elif k:
-                recurrent[k - 1].output_gradient(steps)[...] = below
+        below = slope if model.every_step else _at_last(steps, slope[0], lengths)
+        for group in reversed(model.groups):
+            if self._takes_finals(group):
+                below = _at_own_ends(below, [self.layers[k] for k in group], lengths)
+            start, flows = 0, []
+            for k in group:
+                units = slice(start, start := start + self.layers[k].units)
+                reverse = self.layers[k].reverse
+                gradient = _turned(below[:, units], lengths) if reverse else below[:, units]
+                kernels[k].output_gradient(steps)[...] = gradient
+                flow = kernels[k].backward(steps)
+                flows.append(_turned(flow, lengths) if reverse else flow)
+            if model.sources(group[0]):
+                below = flows[0] if len(flows) == 1 else np.sum(flows, axis=0)
+                if group[0] == model.encoder:  # every step has read the code
+                    below = _at_last(steps, below.sum(axis=0), lengths)
         np.multiply(self.gradient, np.sign(self._slope) if self.quantized else self._slope, self.gradient)
+
+
+def _turned(value: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Each sequence of (steps, rows, batch) from its last step to its first."""
+    return flipped(value.transpose(2, 0, 1), lengths).transpose(1, 2, 0)
 
 
 def _last(value: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -191,7 +217,20 @@ def _last(value: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return last
 
 
-def _at_last(gradient: np.ndarray, slope: np.ndarray, lengths: np.ndarray) -> None:
-    """Put ``slope`` (units, batch) at each sequence's last step of ``gradient`` (steps, units, batch), 0 elsewhere."""
-    gradient.fill(0)
+def _at_last(steps: int, slope: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """``slope`` (units, batch) at each sequence's last step of (steps, units, batch), 0 elsewhere."""
+    gradient = np.zeros((steps, *slope.shape), slope.dtype)
     gradient[lengths - 1, :, np.arange(len(lengths))] = slope.T
+    return gradient
+
+
+def _at_own_ends(gradient: np.ndarray, layers: Sequence[LayerParameters], lengths: np.ndarray) -> np.ndarray:
+    """What ``with_finals`` has the gradient (steps, units, batch) of: that of a reverse layer belongs to step 0."""
+    result, start, every = gradient.copy(), 0, np.arange(len(lengths))
+    for layer in layers:
+        units = slice(start, start := start + layer.units)
+        if layer.reverse:
+            ends = result[lengths - 1, units, every]
+            result[lengths - 1, units, every] = 0
+            result[0, units] += ends.T
+    return result

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
-from hwrnn.cells import Cell
 from hwrnn.fixed import round_half_up
 from hwrnn.model import Layer
 from hwrnn.training.layout import Layout
@@ -26,11 +26,15 @@ class LayerParameters:
     """
 
     def __init__(self, layer: Layer, formats: FormatsLike | None) -> None:
-        self.cell: Cell = layer.cell
+        self._layer, self.cell = layer, layer.cell
         self.inputs, self.units, self.formats = layer.inputs, layer.units, formats
         self.layout = Layout(layer.cell, layer.inputs, layer.units)
         self.plan: Plan = make_plan(layer.cell, layer.inputs, layer.units, formats)
         self.size = self.layout.size
+        self.reverse, self.initial = layer.reverse, dict(layer.initial)
+        if formats is not None:
+            values = formats.values
+            self.initial = {s: values[s].dequantize(values[s].quantize(v)) for s, v in layer.initial.items()}
         self.index = {name: self.layout.parameter(name) for name in layer.parameters}
 
     def packed(self, layer: Layer) -> np.ndarray:
@@ -43,7 +47,7 @@ class LayerParameters:
     def unpacked(self, vector: np.ndarray) -> Layer:
         """The layer of a vector, its parameters in float32."""
         parameters = {name: vector[index].astype(np.float32) for name, index in self.index.items()}
-        return Layer(self.cell, self.inputs, self.units, parameters)
+        return replace(self._layer, parameters=parameters)
 
     def _by_block(self, rest: float, value: dict[tuple[str, str], float]) -> np.ndarray:
         vector = np.full(self.size, rest)

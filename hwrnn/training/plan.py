@@ -134,6 +134,7 @@ class Plan:
         input_gradient: where that of the input is left.
         ones: rows that must hold 1 at every step; their weights are the biases.
         carried: scratch that must be zero when the reverse loop starts.
+        starts: by state, the views whose first step holds where a sequence starts.
         matrices: name to (rows, columns); their gradients have the same shapes.
         transposes: name to (phase, operand), matrices that the backward pass multiplies with.
     """
@@ -151,6 +152,7 @@ class Plan:
     input_gradient: View
     ones: tuple[View, ...]
     carried: tuple[View, ...]
+    starts: Mapping[str, tuple[View, ...]]
     matrices: Mapping[str, tuple[int, int]]
     transposes: Mapping[str, tuple[int, str]]
 

@@ -50,6 +50,7 @@ def make_plan(cell: Cell, inputs: int, units: int, formats: FormatsLike | None =
         input_gradient=adjoint.input_gradient,
         ones=tuple(View(z, *stack["b"]) for z, stack in stacks),
         carried=tuple(adjoint.carried.values()),
+        starts={s: tuple(replace(v, shift=0) for v in forward.places[s] if v.shift) for s in cell.states},
         matrices={g.matrix: (g.rows.rows, g.operands.rows) for g in layout.groups},
         transposes=adjoint.transposes,
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hwrnn.directions import how_layers_run
 from hwrnn.errors import Diverged, UsageError
 from hwrnn.formats import LayerFormats
 from hwrnn.model import Model
@@ -81,7 +82,7 @@ class Run:
         self.norms: list[float] = []  # of the gradients of each epoch the largest, before clipping
         self.best = Best(math.inf, 0, self.network.masters.copy(), formats)
         cells: list[Any] = [(la.cell, la.inputs, la.units) for la in model.stack]
-        cells += [model.encoder] * bool(model.encoder)
+        cells += [model.encoder] * bool(model.encoder) + how_layers_run(model)
         stored = None if formats is None else [(f.values, f.weights, f.bias_frac) for f in formats]
         self.identity = {
             "model": digest(cells, model.every_step, stored, self.network.masters),
