@@ -1,6 +1,7 @@
-"""Models as ONNX graphs: one Scan for each recurrent layer, with the cell's own lines inside.
+"""Models as ONNX graphs: ONNX's own operators where they can say a layer, else a Scan with the cell's own lines inside.
 
-A reverse layer stands between two ReverseSequence nodes, layers side by side meet in a Concat.
+A reverse layer of the latter kind stands between two ReverseSequence nodes, layers side by side meet in a Concat. How
+layers are written is a :class:`Style`, which other forms than hwrnn's own model files exchange.
 
 Inputs are ``x`` float32 (N, T, inputs) and ``lengths`` int64 (N,), any N and T. A float model has the output ``y``
 float32; a quantized one ``y`` float64, which equals ``predict``, and ``raw`` int64, which equals ``golden``.
@@ -10,6 +11,7 @@ Outputs are (N, outputs), or (N, T, outputs) with ``every_step``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from onnx import ModelProto, helper
@@ -19,11 +21,12 @@ from hwrnn.directions import last_recurrent
 from hwrnn.fixed import Format
 from hwrnn.model import Layer, Model
 from hwrnn.onnx_integer_layers import layer_writer
-from hwrnn.onnx_layers import dense, file_initial, file_parameter, recurrent, value_info
+from hwrnn.onnx_layers import LayerWriter, dense, file_initial, file_parameter, recurrent, value_info
 from hwrnn.onnx_numbers import BOOL, DOUBLE, FLOAT, INT64, Graph, Wire
+from hwrnn.onnx_standard import standard, unsaid, unsaid_pair
 from hwrnn.quantization import QuantizedLayer, QuantizedModel
 
-__all__ = ["layer_names", "model_proto", "parameters"]
+__all__ = ["Style", "Written", "layer_names", "model_proto", "parameters"]
 
 OPSET = 18  # in every ONNX Runtime since 1.14
 IR_VERSION = 8
@@ -49,50 +52,122 @@ def parameters(model: Model | QuantizedModel) -> dict[str, np.ndarray]:
     return found
 
 
-def model_proto(model: Model | QuantizedModel) -> ModelProto:
+@dataclass(frozen=True)
+class Written:
+    """A layer as nodes.
+
+    Attributes:
+        steps: its output at every step, (N, T, units), or (N, units) of a dense one behind the end.
+        final: its output after the last step that it ran, (N, units), where a node gives that.
+        zeroed: whether ``steps`` is zero beyond a sequence's length.
+    """
+
+    steps: Wire
+    final: Wire | None = None
+    zeroed: bool = False
+
+
+class Style:
+    """How a model is written; this one for hwrnn's own files.
+
+    Args:
+        operators: whether ONNX's recurrent operators are used at all.
+    """
+
+    opset = OPSET
+    ir_version = IR_VERSION
+    doc = "Made by hwrnn: x (N, T, features) float32 and lengths (N,), any N and T."
+
+    def __init__(self, operators: bool = True) -> None:
+        self.operators = operators
+
+    def start(self, graph: Graph, model: Model | QuantizedModel, value: Wire) -> Wire:
+        """What the first layers read, of standardised inputs."""
+        return _quantized(graph, model.input_format, value) if isinstance(model, QuantizedModel) else value
+
+    def group(
+        self, graph: Graph, model: Model | QuantizedModel, indices: Sequence[int], value: Wire, lengths: Wire
+    ) -> list[Written]:
+        """The layers that read one value and stand side by side."""
+        layers = [model.layers[k] for k in indices]
+        names = [f"layer{k}" for k in indices]
+        said = [self.operators and isinstance(one, Layer) and unsaid(one) is None for one in layers]
+        if len(layers) == 2 and all(said) and not unsaid_pair(*layers):  # type: ignore[arg-type]
+            graph.scope = f"{names[0]}/"
+            run = standard(graph, names, layers, value, lengths)  # type: ignore[arg-type]
+            final = run.final if model.final_state else None
+            return [Written(run.steps, final, True)]
+        return [self.layer(graph, model, k, value, lengths, one) for k, one in zip(indices, said, strict=True)]
+
+    def layer(
+        self, graph: Graph, model: Model | QuantizedModel, index: int, value: Wire, lengths: Wire, said: bool
+    ) -> Written:
+        """One of ``layers``, by an operator where it is ``said``."""
+        layer, name = model.layers[index], f"layer{index}"
+        graph.scope = f"{name}/"
+        if not layer.cell.states:
+            return Written(self.dense(graph, name, layer, value))
+        if said and isinstance(layer, Layer):
+            run = standard(graph, [name], [layer], value, lengths)
+            return Written(run.steps, None if layer.reverse and not model.final_state else run.final, True)
+        value = _turned(graph, value, lengths) if layer.reverse else value
+        value = recurrent(self.writer(graph, name, layer), value, layer)
+        return Written(_turned(graph, value, lengths) if layer.reverse else value)
+
+    def writer(self, graph: Graph, name: str, layer: Layer | QuantizedLayer) -> LayerWriter:
+        """What writes a layer's own lines."""
+        return layer_writer(graph, name, layer)
+
+    def dense(self, graph: Graph, name: str, layer: Layer | QuantizedLayer, value: Wire) -> Wire:
+        """A layer without state."""
+        return dense(self.writer(graph, name, layer), value)
+
+    def finished(self, graph: Graph, model: Model | QuantizedModel, value: Wire) -> ModelProto:
+        """The file, of what the last layer gives."""
+        return finished(self, graph, model, value)
+
+
+def model_proto(model: Model | QuantizedModel, style: Style | None = None) -> ModelProto:
     """The model as an ONNX graph without metadata; equal models give equal bytes.
 
     Raises:
         UsageError: a nonlinearity or a number of bits that ONNX cannot express.
     """
+    style = Style() if style is None else style
     graph = Graph()
     x, lengths = Wire("x", FLOAT), Wire("lengths", INT64)
     mean = graph.initializer("input.mean", model.input_mean)
     scale = graph.initializer("input.scale", model.input_scale)
-    value = graph.op("Mul", graph.op("Sub", x, mean), scale)
-    if isinstance(model, QuantizedModel):
-        value = _quantized(graph, model.input_format, value)
+    graph.scope = "input/"
+    value = style.start(graph, model, graph.op("Mul", graph.op("Sub", x, mean), scale, name="input/standardised"))
     taken = last_recurrent(model.layers) or model.groups[-1]
+    zeroed = False
     for group in model.groups:
-        found = [_layer(graph, model, k, value, lengths) for k in group]
+        found = style.group(graph, model, group, value, lengths)
         graph.scope = ""
+        zeroed = all(one.zeroed for one in found)
+        wires = [one.steps for one in found]
         if group == taken and not model.every_step:  # dense layers behind it need no more than that
-            found = [_end(graph, model, k, steps, lengths) for k, steps in zip(group, found, strict=True)]
-        value = _side_by_side(graph, found)
+            single = len(found) == len(group)
+            wires = [
+                _end(graph, model, k if single else group[0], one, lengths)
+                for k, one in zip(group, found, strict=single)
+            ]
+        value = _side_by_side(graph, wires)
         if group[-1] + 1 == model.encoder:
             graph.scope = "code/"
             value = _repeated(graph, value, lengths)
     graph.scope = ""
-    running = _running(graph, x, lengths) if model.every_step else None
+    masks = model.every_step and not (zeroed and (model.head is None or isinstance(model, Model)))
+    running = _running(graph, x, lengths) if masks else None
     value = value if running is None else _masked(graph, running, value)
     if model.head is not None:
         graph.scope = "head/"
-        value = dense(layer_writer(graph, "head", model.head), value)
+        value = style.dense(graph, "head", model.head, value)
         graph.scope = ""
         if running is not None and isinstance(model, QuantizedModel):  # a float head gives its bias there
             value = _masked(graph, running, value)
-    return _finished(graph, model, value)
-
-
-def _layer(graph: Graph, model: Model | QuantizedModel, index: int, value: Wire, lengths: Wire) -> Wire:
-    """One of ``layers``: its output at every step, (N, T, units), or (N, units) of a dense one behind the end."""
-    layer, name = model.layers[index], layer_names(model)[index]
-    graph.scope = f"{name}/"
-    if not layer.cell.states:
-        return dense(layer_writer(graph, name, layer), value)
-    value = _turned(graph, value, lengths) if layer.reverse else value
-    value = recurrent(layer_writer(graph, name, layer), value, layer)
-    return _turned(graph, value, lengths) if layer.reverse else value
+    return style.finished(graph, model, value)
 
 
 def _turned(graph: Graph, value: Wire, lengths: Wire) -> Wire:
@@ -100,8 +175,11 @@ def _turned(graph: Graph, value: Wire, lengths: Wire) -> Wire:
     return graph.op("ReverseSequence", value, lengths, batch_axis=0, time_axis=1)
 
 
-def _end(graph: Graph, model: Model | QuantizedModel, index: int, steps: Wire, lengths: Wire) -> Wire:
+def _end(graph: Graph, model: Model | QuantizedModel, index: int, written: Written, lengths: Wire) -> Wire:
     """What one output for a sequence comes of, (N, units): a layer's output at the last step, or its own last one."""
+    steps = written.steps
+    if written.final is not None:
+        return written.final
     if model.final_state and model.layers[index].reverse:
         first = graph.op("Gather", steps, graph.constant([0], INT64), axis=1)
         return graph.op("Squeeze", first, graph.constant([1], INT64))
@@ -124,7 +202,9 @@ def _quantized(graph: Graph, form: Format, value: Wire) -> Wire:
     return graph.op("Clip", floor, *bounds, name="x.raw")
 
 
-def _finished(graph: Graph, model: Model | QuantizedModel, value: Wire) -> ModelProto:
+def finished(style: Style, graph: Graph, model: Model | QuantizedModel, value: Wire) -> ModelProto:
+    """The outputs ``y`` and, of integers, ``raw``, and the file around everything."""
+    graph.scope = "output/"
     shape: tuple[str | int, ...] = ("N", "T", model.outputs) if model.every_step else ("N", model.outputs)
     outputs = []
     kind = FLOAT
@@ -139,11 +219,22 @@ def _finished(graph: Graph, model: Model | QuantizedModel, value: Wire) -> Model
     y = graph.op("Add", graph.op("Mul", value, scale), mean, name="y")
     outputs.insert(0, value_info(y, *shape))
     inputs = [value_info(Wire("x", FLOAT), "N", "T", model.inputs), value_info(Wire("lengths", INT64), "N")]
-    proto = helper.make_graph(graph.nodes, "hwrnn", inputs, outputs, graph.initializers)
+    for info in (*inputs, *outputs):
+        info.doc_string = _DOCS[info.name]
+    nodes = graph.used(outputs)
+    proto = helper.make_graph(nodes, "hwrnn", inputs, outputs, graph.initializers, style.doc)
     return helper.make_model(
-        proto, producer_name="hwrnn", producer_version=__version__, ir_version=IR_VERSION,
-        opset_imports=[helper.make_opsetid("", OPSET)],
+        proto, producer_name="hwrnn", producer_version=__version__, ir_version=style.ir_version,
+        opset_imports=[helper.make_opsetid("", style.opset)],
     )  # fmt: skip
+
+
+_DOCS = {
+    "x": "sequences, padded at their ends to the longest: (batch, steps, features)",
+    "lengths": "steps of each sequence, 1 to T",
+    "y": "scores or values in the target's units",
+    "raw": "the integers behind y, the same bits as the hardware's",
+}
 
 
 def _last(graph: Graph, value: Wire, lengths: Wire) -> Wire:

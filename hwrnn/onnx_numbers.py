@@ -6,7 +6,7 @@ number of a quantized model is ``hwrnn.onnx_integers.Node``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -109,6 +109,20 @@ class Graph:
         tensor = numpy_helper.from_array(np.ascontiguousarray(array), name)
         self.initializers.append(tensor)
         return Wire(name, tensor.data_type)
+
+    def used(self, outputs: Iterable[Any]) -> list[NodeProto]:
+        """The nodes that outputs (by their ``name``) come of, in order; others, and their constants, go."""
+        wanted = {output.name for output in outputs}
+        kept = []
+        for node in reversed(self.nodes):
+            if wanted & set(node.output):
+                kept.append(node)
+                wanted.update(node.input)
+                for attribute in node.attribute:
+                    wanted.update(name for inner in attribute.g.node for name in inner.input)
+        constants = {wire.name for wire in self._constants.values()}
+        self.initializers = [t for t in self.initializers if t.name in wanted or t.name not in constants]
+        return kept[::-1]
 
     @contextmanager
     def body(self) -> Iterator[list[NodeProto]]:

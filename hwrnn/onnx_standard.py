@@ -165,10 +165,11 @@ def _attributes(layers: Sequence[Layer]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Run:
-    """What a node computes of (N, T, inputs): ``steps`` (N, T, units) and, by layer and state, ``final`` (N, units)."""
+    """What a node computes of (N, T, inputs): ``steps`` (N, T, units), and ``final`` (N, units), each direction's last
+    state; those of a second direction stand behind the first one's."""
 
     steps: Wire
-    final: Sequence[Mapping[str, Wire]]
+    final: Wire
 
 
 def standard(graph: Graph, names: Sequence[str], layers: Sequence[Layer], x: Wire, lengths: Wire) -> Run:
@@ -179,7 +180,7 @@ def standard(graph: Graph, names: Sequence[str], layers: Sequence[Layer], x: Wir
     weights = [_stacked(graph, [getattr(d, kind)() for d in directions], f"{graph.scope}{kind.upper()}")
                for kind in ("w", "r", "b")]  # fmt: skip
     states = layers[0].cell.states
-    initial = [_initial(graph, layers, state, x) for state in states]
+    initial = [_initial(graph, names, layers, state, x) for state in states]
     more: list[Wire | None] = [*initial]
     if operator.peepholes:
         more = [*initial, _stacked(graph, [d.p() for d in directions], f"{graph.scope}P")]
@@ -187,43 +188,44 @@ def standard(graph: Graph, names: Sequence[str], layers: Sequence[Layer], x: Wir
         more.pop()
     label = f"{graph.scope}{operator.name}"
     first = graph.op("Transpose", x, perm=[1, 0, 2], name=f"{graph.scope}x")
-    steps, *finals = graph.ops(
+    steps, last, *_ = graph.ops(
         operator.name, first, *weights, graph.cast(lengths, INT32), *more,
         names=[f"{label}.Y", *(f"{label}.Y_{state}" for state in states)], **attributes,
     )  # fmt: skip
     if len(layers) == 1:
         flat = graph.op("Squeeze", steps, graph.constant([1], INT64))
         out = graph.op("Transpose", flat, perm=[1, 0, 2], name=f"{graph.scope}output")
+        final = graph.op("Squeeze", last, graph.constant([0], INT64), name=f"{graph.scope}last")
     else:
         aside = graph.op("Transpose", steps, perm=[2, 0, 1, 3])
         out = graph.op("Reshape", aside, graph.constant([0, 0, -1], INT64), name=f"{graph.scope}output")
-    final: list[dict[str, Wire]] = [{} for _ in layers]
-    for state, wire in zip(states, finals, strict=True):
-        for k, name in enumerate(names):
-            final[k][state] = graph.op(
-                "Gather", wire, graph.constant(k, INT64), axis=0, name=f"{name}.{state}/last"
-            )  # fmt: skip
+        pair = graph.op("Transpose", last, perm=[1, 0, 2])
+        final = graph.op("Reshape", pair, graph.constant([0, -1], INT64), name=f"{graph.scope}last")
     return Run(out, final)
 
 
 def _stacked(graph: Graph, parts: Sequence[Wire], name: str) -> Wire:
     """The matrices of all directions, a new first axis."""
-    apart = [graph.op("Unsqueeze", part, graph.constant([0], INT64), name=name if len(parts) == 1 else "")
-             for part in parts]  # fmt: skip
-    return apart[0] if len(apart) == 1 else graph.op("Concat", *apart, axis=0, name=name)
+    zero = graph.constant([0], INT64)
+    if len(parts) == 1:
+        return graph.op("Unsqueeze", parts[0], zero, name=name)
+    return graph.op("Concat", *(graph.op("Unsqueeze", part, zero) for part in parts), axis=0, name=name)
 
 
-def _initial(graph: Graph, layers: Sequence[Layer], state: str, x: Wire) -> Wire | None:
+def _initial(graph: Graph, names: Sequence[str], layers: Sequence[Layer], state: str, x: Wire) -> Wire | None:
     """Where a state starts, (directions, N, units); None where all start at zero."""
     if not any(state in layer.initial for layer in layers):
         return None
-    zero = np.zeros(layers[0].units, np.float32)
-    rows = np.stack([layer.initial.get(state, zero) for layer in layers])[:, None]
-    constant = graph.initializer(f"{graph.scope}initial.{state}", rows.astype(np.float32))
+    zeros = graph.constant(np.zeros(layers[0].units), FLOAT)
+    rows = [
+        graph.initializer(f"{name}.{state}.initial", np.asarray(layer.initial[state], np.float32))
+        if state in layer.initial else zeros
+        for name, layer in zip(names, layers, strict=True)
+    ]  # fmt: skip
     one = graph.constant([1], INT64)
-    batch = graph.op("Shape", x, kind=INT64, start=0, end=1)
-    shape = graph.op("Concat", one, batch, one, axis=0)
-    return graph.op("Expand", constant, shape, name=f"{graph.scope}initial_{state}")
+    stacked = graph.op("Unsqueeze", _stacked(graph, rows, ""), one)
+    shape = graph.op("Concat", one, graph.op("Shape", x, kind=INT64, start=0, end=1), one, axis=0)
+    return graph.op("Expand", stacked, shape, name=f"{graph.scope}initial_{state}")
 
 
 class _Direction:

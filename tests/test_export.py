@@ -1,0 +1,188 @@
+"""What leaves hwrnn as ONNX: standard operators where they can say it, checked files, names, round trips, old files."""
+
+import dataclasses
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import shape_inference
+
+from hwrnn.cells import CELLS
+from hwrnn.data import Dataset, Split
+from hwrnn.errors import UsageError, require
+from hwrnn.golden import golden
+from hwrnn.importing import import_onnx
+from hwrnn.model import build_model
+from hwrnn.onnx_graph import Style, model_proto
+from hwrnn.onnx_io import load, save
+from hwrnn.onnx_standard import OPERATORS, activation_of, unsaid
+from hwrnn.quantization import quantize
+
+FILES = Path(__file__).parent / "files"
+RNG = np.random.default_rng(7)
+X = RNG.normal(0, 1.2, (7, 6, 3)).astype(np.float32)
+LENGTHS = np.array([6, 1, 4, 6, 2, 5, 3])
+DATA = Dataset.of("noise", Split(X, np.arange(7) % 4, LENGTHS))
+ACTIVATIONS = ("tanh", "relu", "hard_tanh", "relu1", "relu6", "leaky_relu:3", "identity", "hard_sigmoid_1_5")
+RECURRENT = {"RNN", "GRU", "LSTM"}
+
+
+def network(cell="lstm", activation="tanh", gate="sigmoid", seed=1, **chosen):
+    """A network with nothing at its default; peepholes are diagonal, as ONNX's are."""
+    gate = gate if CELLS[cell].gated else None
+    model = build_model(3, 4, cell=cell, activation=activation, gate=gate, seed=seed, **{"hidden": 5, **chosen})
+    rng = np.random.default_rng(seed)
+    for layer in model.stack:
+        for name, value in layer.parameters.items():
+            if name.endswith(".b"):
+                value += rng.normal(0, 0.3, value.shape).astype(np.float32)
+            if name.endswith(".c"):
+                value *= np.tile(np.eye(layer.units, dtype=np.float32), (len(value) // layer.units, 1))
+    layers = tuple(
+        dataclasses.replace(layer, initial={s: rng.normal(0, 0.5, layer.units).astype(np.float32)
+                                            for s in layer.cell.states}) if k == 0 else layer
+        for k, layer in enumerate(model.layers)
+    )  # fmt: skip
+    ends = {"input_mean": X.mean((0, 1)), "input_scale": 1 / X.std((0, 1))}
+    return dataclasses.replace(model, layers=layers, **{k: v.astype(np.float32) for k, v in ends.items()})
+
+
+def run(proto, x=X, lengths=LENGTHS):
+    """Outputs of a checked graph in ONNX Runtime by name."""
+    runtime = require("onnxruntime", "runtime")
+    checked(proto)
+    session = runtime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {"x": x, "lengths": lengths}), strict=True))
+
+
+def checked(proto):
+    """The checker with everything, and shapes inferred strictly and with data."""
+    onnx.checker.check_model(proto, full_check=True)
+    inferred = shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+    assert [o.type for o in inferred.graph.output] == [o.type for o in proto.graph.output]
+
+
+def operators(proto):
+    return [node.op_type for node in proto.graph.node]
+
+
+SHAPES = (
+    {"every_step": True},
+    {"layers": 2},
+    {"bidirectional": True},
+    {"bidirectional": True, "layers": 2, "every_step": True},
+)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("cell", OPERATORS)
+def test_a_standard_operator_says_a_layer(cell, shape):
+    model = network(cell, **shape)
+    proto = model_proto(model)
+    kinds = operators(proto)
+    assert kinds.count(OPERATORS[cell].name) == shape.get("layers", 1) and "Scan" not in kinds
+    np.testing.assert_allclose(run(proto)["y"], model.predict(X, LENGTHS), rtol=1e-5, atol=2e-6)
+    scanned = model_proto(model, Style(operators=False))
+    assert not RECURRENT & set(operators(scanned))
+    np.testing.assert_allclose(run(scanned)["y"], model.predict(X, LENGTHS), rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_with_every_pair_of_nonlinearities(cell):
+    said = 0
+    for activation, gate in itertools.product(ACTIVATIONS, ("sigmoid", "hard_sigmoid", "leaky_relu:2", "pwl_sigmoid")):
+        model = network(cell, activation, gate)
+        proto = model_proto(model)
+        due = unsaid(model.layers[0]) is None
+        assert due == bool(RECURRENT & set(operators(proto)))
+        expected = model.predict(X, LENGTHS)
+        limit = 2e-5 * max(1, float(np.abs(expected).max()))
+        np.testing.assert_allclose(run(proto)["y"], expected, rtol=1e-4, atol=limit)
+        said += due
+        if not CELLS[cell].gated and gate != "sigmoid":
+            break
+    assert (said > 0) == (cell in OPERATORS)
+
+
+def test_what_the_operators_cannot_say():
+    reasons = {
+        "no operator for cell 'mingru'": network("mingru"),
+        "do not clip a cell state": network("lstm", cell_clip=2),
+        "no activation for 'pwl_tanh:4'": network("rnn", "pwl_tanh"),
+        "'hard_tanh' by clipping the input, that of the gates too": network("gru", "hard_tanh"),
+    }
+    full = network("lstm-peephole")
+    full.layers[0].parameters["0.c"][0, 1] = 1
+    reasons["peepholes are the diagonals"] = full
+    for text, model in reasons.items():
+        assert text in (unsaid(model.layers[0]) or "")
+
+
+def test_the_bound_of_an_input_is_a_clip_of_an_rnn():
+    model = network("rnn", "hard_tanh")
+    (node,) = [n for n in model_proto(model).graph.node if n.op_type == "RNN"]
+    found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    assert found["activations"] == [b"Affine"] and found["clip"] == 1
+    assert found["activation_alpha"] == [1] and found["activation_beta"] == [0]
+    assert activation_of(model.layers[0].cell.phi).clip == 1
+
+
+# -- round trips -------------------------------------------------------------------------------------------------------
+def stripped(proto):
+    """The file as somebody else's tool would have written it."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    del copy.metadata_props[:]
+    copy.producer_name = "somebody"
+    return copy
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("cell", OPERATORS)
+def test_export_import_export_gives_the_same_bits(cell, shape, tmp_path):
+    model = network(cell, **shape)
+    onnx.save(stripped(model_proto(model)), tmp_path / "m.onnx")
+    found = import_onnx(tmp_path / "m.onnx", task=model.task)
+    again = found.model
+    for old, new in zip(model.stack, again.stack, strict=True):
+        assert (type(old.cell), old.reverse, old.beside) == (type(new.cell), new.reverse, new.beside)
+        for name, value in old.parameters.items():
+            np.testing.assert_array_equal(new.parameters[name], value)
+    for name in ("input_mean", "input_scale", "output_mean", "output_scale"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(model, name))
+    np.testing.assert_array_equal(again.predict(X, LENGTHS), model.predict(X, LENGTHS))
+    first, second = (stripped(model_proto(m)).SerializeToString(deterministic=True) for m in (model, again))
+    assert first == second
+    quantized = [quantize(m, DATA, 8, method="mse") for m in (model, again)]
+    raw = [golden(q, q.quantize_input(X), LENGTHS).output for q in quantized]
+    np.testing.assert_array_equal(*raw)
+
+
+# -- files of earlier versions -----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", sorted(path.stem for path in FILES.glob("*.onnx")))
+def test_files_of_formats_1_and_2(name, tmp_path):
+    told = np.load(FILES / "expected.npz")
+    model = load(FILES / f"{name}.onnx")
+    if name.endswith("float"):
+        np.testing.assert_allclose(model.predict(told["x"], told["lengths"]), told[name], rtol=1e-5, atol=1e-6)
+    else:
+        raw = golden(model, model.quantize_input(told["x"]), told["lengths"]).output
+        np.testing.assert_array_equal(raw, told[name])
+    save(model, tmp_path / "again.onnx")
+    found = run(onnx.load(tmp_path / "again.onnx"), told["x"], told["lengths"])
+    if not name.endswith("float"):
+        np.testing.assert_array_equal(found["raw"], told[name])
+
+
+def test_files_of_unknown_formats_are_refused_by_name(tmp_path):
+    proto = onnx.load(FILES / "format1_lstm_8bits.onnx")
+    told = json.loads(proto.metadata_props[0].value)
+    told["format"], told["hwrnn"] = 99, "7.5.0"
+    proto.metadata_props[0].value = json.dumps(told)
+    onnx.save(proto, tmp_path / "new.onnx")
+    with pytest.raises(UsageError, match=r"format .*99, written by hwrnn 7\.5\.0: install a newer hwrnn"):
+        load(tmp_path / "new.onnx")
