@@ -40,7 +40,7 @@ def network(cell="lstm", activation="tanh", gate="sigmoid", seed=1, **chosen):
             if name.endswith(".b"):
                 value += rng.normal(0, 0.3, value.shape).astype(np.float32)
             if name.endswith(".c"):
-                value *= np.tile(np.eye(layer.units, dtype=np.float32), (len(value) // layer.units, 1))
+                value[np.tile(np.eye(layer.units), (len(value) // layer.units, 1)) == 0] = 0
     layers = tuple(
         dataclasses.replace(layer, initial={s: rng.normal(0, 0.5, layer.units).astype(np.float32)
                                             for s in layer.cell.states}) if k == 0 else layer

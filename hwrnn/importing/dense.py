@@ -209,7 +209,8 @@ def _sum(node: Node, net: Interpreter, a: View, b: View, sign: float = 1.0) -> V
     if a.vector.constant:
         a, b = b, a
     if b.vector.constant:
-        return View(a.axes, a.columns, a.scale, a.offset + b.offset, a.kind)
+        made = View(a.axes, a.columns, a.scale, a.offset + b.offset, a.kind)
+        return _with_bias(net, made) if a.vector.plain else made
     left, right = settled(net, a.vector), settled(net, b.vector)
     both = np.concatenate([left.columns, right.columns])
     reads, where = np.unique(both[both != NOTHING], return_inverse=True)
@@ -221,6 +222,16 @@ def _sum(node: Node, net: Interpreter, a: View, b: View, sign: float = 1.0) -> V
     operand = Vector(reads, np.ones(len(reads)), np.zeros(len(reads)))
     made = dense_view(net, operand, weights, left.offset + right.offset, [(units,)])
     return made.each(lambda array: array.reshape(a.columns.shape), a.axes)
+
+
+def _with_bias(net: Interpreter, view: View) -> View:
+    """A view with what is added to a matrix product taken for its bias, which hardware adds before it compares."""
+    found = net.sources.of(view.columns)
+    if len(found) != 1 or not isinstance(found[0], Dense) or found[0].bias.any():
+        return view
+    shape = v.inner(view.axes)
+    columns, scale, offset = (part.reshape(shape) for part in settled(net, view.vector).parts)
+    return View(view.axes, columns, scale, offset, view.kind)
 
 
 def _scaled(node: Node, net: Interpreter, a: View, factor: View) -> View:
