@@ -6,6 +6,7 @@ They become dense layers; scaling and shifting is carried along with the columns
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -62,14 +63,16 @@ def _folded(net: Interpreter, vector: Vector, function: Nonlinearity | None = No
     return made
 
 
-def dense_view(net: Interpreter, operand: Vector, weights: np.ndarray, bias: np.ndarray, axes: Sequence[Axis]) -> View:
-    """The view of a new dense layer without a function; weights (units, K)."""
+def dense_view(
+    net: Interpreter, operand: Vector, weights: np.ndarray, bias: np.ndarray, axes: Sequence[Axis], kind: np.dtype
+) -> View:
+    """The view of a new dense layer without a function; weights (units, K), ``kind`` as for :class:`View`."""
     net.spend(weights.size)
     source = Dense(
         units=len(weights), timed=net.sources.timed(operand.columns), operand=settled(net, operand),
         weights=np.asarray(weights, np.float64), bias=np.asarray(bias, np.float64), function=None,
     )  # fmt: skip
-    return net.sources.view(net.sources.add(source), axes)
+    return replace(net.sources.view(net.sources.add(source), axes), kind=kind)
 
 
 def applied(net: Interpreter, view: View, function: Nonlinearity) -> View:
@@ -81,6 +84,11 @@ def applied(net: Interpreter, view: View, function: Nonlinearity) -> View:
     source = _folded(net, view.vector, function)
     shape = v.inner(view.axes)
     return View(view.axes, source.channels.reshape(shape), np.ones(shape), np.zeros(shape), view.kind)
+
+
+def _check_float(node: Node, view: View) -> None:
+    if view.kind.kind != "f":
+        raise node.refused(f"compute with floats, not with computed {view.kind} numbers")
 
 
 def _product(node: Node, net: Interpreter, view: View, matrix: np.ndarray) -> View:
@@ -99,7 +107,8 @@ def _product(node: Node, net: Interpreter, view: View, matrix: np.ndarray) -> Vi
         shape = v.inner(axes)
         made = (view.offset.reshape(blocks, size) @ matrix).reshape(shape)
         return v.canonical(View(tuple(axes), np.full(shape, NOTHING), np.zeros(shape), made, view.kind))
-    return dense_view(net, view.vector, weights, np.zeros(blocks * units), [*view.axes[:last], (units,)])
+    _check_float(node, view)
+    return dense_view(net, view.vector, weights, np.zeros(blocks * units), [*view.axes[:last], (units,)], view.kind)
 
 
 @operator("MatMul")
@@ -211,6 +220,7 @@ def _sum(node: Node, net: Interpreter, a: View, b: View, sign: float = 1.0) -> V
     if b.vector.constant:
         made = View(a.axes, a.columns, a.scale, a.offset + b.offset, a.kind)
         return _with_bias(net, made) if a.vector.plain else made
+    _check_float(node, a)
     left, right = settled(net, a.vector), settled(net, b.vector)
     both = np.concatenate([left.columns, right.columns])
     reads, where = np.unique(both[both != NOTHING], return_inverse=True)
@@ -220,7 +230,7 @@ def _sum(node: Node, net: Interpreter, a: View, b: View, sign: float = 1.0) -> V
     rows = np.tile(np.arange(units), 2)[both != NOTHING]
     np.add.at(weights, (rows, where), np.concatenate([left.scale, right.scale])[both != NOTHING])
     operand = Vector(reads, np.ones(len(reads)), np.zeros(len(reads)))
-    made = dense_view(net, operand, weights, left.offset + right.offset, [(units,)])
+    made = dense_view(net, operand, weights, left.offset + right.offset, [(units,)], a.kind)
     return made.each(lambda array: array.reshape(a.columns.shape), a.axes)
 
 
@@ -348,7 +358,8 @@ def _reduced(node: Node, net: Interpreter) -> Sequence[Value]:
     net.spend(weights.size)
     np.put_along_axis(weights, rows, 1.0 / size if node.operator == "ReduceMean" else 1.0, axis=1)
     new = [value.axes[k] if k in order else () for k in range(rank) if keep or k in order]
-    made = dense_view(net, value.vector, weights, np.zeros(len(rows)), [(len(rows),)])
+    _check_float(node, value)
+    made = dense_view(net, value.vector, weights, np.zeros(len(rows)), [(len(rows),)], value.kind)
     return [made.each(lambda array: array.reshape(v.inner(new)), new)]
 
 

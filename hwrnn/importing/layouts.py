@@ -225,7 +225,10 @@ def _reshape(node: Node, net: Interpreter) -> Sequence[Value]:
             raise node.refused(f"have a shape that its {total} elements fill, not {target}")
         if isinstance(value, View):
             _bound(net, value, target)
-        target[rest[0]] = total // others
+        try:
+            target[rest[0]] = total // others
+        except Undecided as error:
+            raise node.refused(f"have a shape that keeps batch, time and features apart, not {target}") from error
     elif isinstance(value, View):
         _bound(net, value, target)
     return [reshaped(node, value, target)]
