@@ -21,7 +21,7 @@ from hwrnn import __version__
 from hwrnn.activations import NONLINEARITIES, Nonlinearity, PiecewiseLinear
 from hwrnn.cells import CELLS, Cell, Dense, cell_named
 from hwrnn.directions import groups_of, layers_fault
-from hwrnn.errors import Damaged, UsageError
+from hwrnn.errors import Damaged, UsageError, shown
 from hwrnn.fitting import FORMS, Fitted
 from hwrnn.fixed import Format
 from hwrnn.formats import LayerFormats, Widths
@@ -38,6 +38,7 @@ _ENCODER_VERSION = 2
 
 _LARGEST_SIZE = 1 << 24  # of a layer; beyond it a file is damaged rather than large
 _LARGEST_FRAC = 256
+_LONGEST_NAME = 200
 _FRACTION = re.compile(r"-?[0-9]{1,40}(/[0-9]{1,40})?")
 _WIDTHS = tuple(f.name for f in fields(Widths) if f.name != "tensors")
 
@@ -236,7 +237,7 @@ def _cell(what: Any, head: bool) -> Cell:
     sigma, phi = _read_function(_get(what, "sigma", dict)), _read_function(_get(what, "phi", dict))
     psi = _read_function(_get(what, "psi", dict)) if "psi" in what else None
     if clip is not None and (type(clip) not in (int, float) or not 2.0**-64 <= clip <= 2.0**64):
-        raise Damaged(f"describe the clip of a cell as a positive number, not {clip!r}")
+        raise Damaged(f"describe the clip of a cell as a positive number, not {shown(clip)}")
     dense = name == Dense.name
     if head and not dense:
         raise Damaged(f"describe a dense head behind recurrent layers, not {name!r}")
@@ -299,6 +300,8 @@ def _get(what: Any, key: str, kind: type) -> Any:
     value = what.get(key) if isinstance(what, dict) else None
     if type(value) is not kind:
         raise Damaged(f"describe {key!r} by {kind.__name__}, not {type(value).__name__}")
+    if kind is str and not (len(value) <= _LONGEST_NAME and value.isprintable()):
+        raise Damaged(f"describe {key!r} by at most {_LONGEST_NAME} letters, not {shown(value)}")
     return value
 
 

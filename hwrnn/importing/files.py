@@ -105,5 +105,6 @@ def _check_operators(model: ModelProto) -> None:
     try:
         onnx.checker.check_model(bare.SerializeToString())
     except (onnx.checker.ValidationError, ValueError) as error:
-        reason = " ".join(str(error).split("==>")[0].split())[:300]
+        words = "".join(c if c.isprintable() else " " for c in str(error).split("==>")[0])
+        reason = " ".join(words.split())[:300]
         raise Damaged(f"be valid ONNX ({reason})") from error
