@@ -13,6 +13,7 @@ import contextlib
 import faulthandler
 import mmap
 import os
+import pickle
 import random
 import re
 import resource
@@ -109,7 +110,7 @@ def outcome(path: Path, thorough: bool = True) -> tuple[str, str]:
                 reader(path, thorough)
             accepted = True
         except UsageError as error:
-            sentence = sentence or str(error)
+            sentence = str(error)
             fault = _fault_of(error)
             if fault:
                 return fault, _place(error)
@@ -265,7 +266,7 @@ def _state(folder: Path) -> dict[str, Any]:
     found = {p.name: (p.read_bytes(), p.stat().st_mtime_ns, p.stat().st_mode) for p in (canary, *canary.iterdir())[1:]}
     kept = folder / "work" / "w.bin"
     names = sorted(p.name for p in (folder / "work").iterdir() if p.name not in ("mutant.onnx", "again.onnx"))
-    around = sorted(set(os.listdir(folder)) - {"found", "stack.txt"})
+    around = sorted(set(os.listdir(folder)) - {"found", "stack.txt", "tally.pickle"})
     return {**found, "w": (kept.read_bytes(), kept.stat().st_mtime_ns), "names": (around, names)}
 
 
@@ -275,7 +276,7 @@ _SLOT = struct.Struct("<qd")  # the input that a worker is at, and since when
 
 def _work(
     make: Callable[[int], bytes], first: int, step: int, stop: Callable[[int], bool], folder: Path, slot: memoryview
-) -> Tally:
+) -> None:
     tally = Tally()
     work = folder / "work"
     path = work / "mutant.onnx"
@@ -285,9 +286,9 @@ def _work(
     os.chdir(work)
     number, accepted = first, 0
     while not stop(number):
+        _SLOT.pack_into(slot, 0, number, time.monotonic())
         content = make(number)
         path.write_bytes(content)
-        _SLOT.pack_into(slot, 0, number, time.monotonic())
         _watched[:] = [str(work)]
         kind, words = outcome(path, thorough=accepted % _EXPENSIVE == 0)
         _watched.clear()
@@ -297,14 +298,19 @@ def _work(
             tally.sentences[words] += 1
         elif kind != "accepted":
             _keep(tally, kind, words, content, folder, number)
-        if number // step % 1000 == 0 and _state(folder) != before:
-            _keep(tally, "harm", "a file beside the model changed", content, folder, number)
-            break
         number += step
-    _SLOT.pack_into(slot, 0, -1, 0.0)
-    if _state(folder) != before:
-        _keep(tally, "harm", "a file beside the model changed", content, folder, number)
-    return tally
+        if number // step % 256 == 0 or stop(number):
+            if _state(folder) != before:
+                _keep(tally, "harm", "a file beside the model changed", content, folder, number - step)
+                break
+            _save(tally, folder)
+    _save(tally, folder)
+
+
+def _save(tally: Tally, folder: Path) -> None:
+    temporary = folder / "tally.new"
+    temporary.write_bytes(pickle.dumps(tally))
+    temporary.rename(folder / "tally.pickle")
 
 
 def _keep(tally: Tally, kind: str, words: str, content: bytes, folder: Path, number: int) -> None:
@@ -329,8 +335,6 @@ def fuzz(
         output: where inputs that fail are saved; None for a new temporary folder where there are any.
         patience: seconds after which a worker that does not answer is ended: code of a library that hangs.
     """
-    import pickle
-
     total, start, before = Tally(), time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     root = Path(tempfile.mkdtemp(prefix="fuzz-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None))
     shared = mmap.mmap(-1, _SLOT.size * jobs)
@@ -356,8 +360,7 @@ def fuzz(
             slot = view[job * _SLOT.size : (job + 1) * _SLOT.size]
             with open(folder / "stack.txt", "w") as stack:
                 faulthandler.enable(stack)
-                tally = _work(make, first, jobs, stop, folder, slot)
-                (folder / "tally.pickle").write_bytes(pickle.dumps(tally))
+                _work(make, first, jobs, stop, folder, slot)
             code = 0
         finally:
             if code:
@@ -371,18 +374,25 @@ def fuzz(
             number, since = _SLOT.unpack_from(view, job * _SLOT.size)
             hangs = number >= 0 and time.monotonic() - since > patience
             if hangs:
+                os.kill(child, signal.SIGABRT)  # faulthandler writes where it is
+                time.sleep(0.2)
                 os.kill(child, signal.SIGKILL)
             ended, status = os.waitpid(child, 0 if hangs else os.WNOHANG)
             if not ended:
                 continue
             del running[job]
+            tally = Tally()
             if (folder / "tally.pickle").exists():
-                _add(total, pickle.loads((folder / "tally.pickle").read_bytes()))
+                tally = pickle.loads((folder / "tally.pickle").read_bytes())
+            _add(total, tally)
+            if not hangs and os.waitstatus_to_exitcode(status) == 0:
                 continue
             kind = "hang" if hangs else f"killed by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "exit"
             if number < 0:
                 raise RuntimeError(f"Fuzzer must work itself, and ended ({kind})")
-            lost = Tally(outcomes=collections.Counter({kind: 1, "not counted": (number - job) // jobs}))
+            lost = Tally(outcomes=collections.Counter({kind: 1}))
+            first = int(folder.name.split("-")[1])
+            lost.outcomes["not counted"] = (number - first) // jobs - tally.inputs
             _keep(lost, kind, _stack(folder), make(number), folder, number)
             _add(total, lost)
             if not stop(number + jobs):
@@ -483,4 +493,4 @@ def all_seeds() -> list[tuple[str, bytes]]:
     """Own files, the node tests of ONNX, and files of other exporters."""
     with tempfile.TemporaryDirectory() as folder:
         own = own_seeds(Path(folder), CELLS)
-    return own + node_test_seeds() + exported_seeds(Path(__file__).parent / "exported")
+    return own + node_test_seeds() + exported_seeds(Path(os.environ.get("EXP") or Path(__file__).parent / "exported"))
