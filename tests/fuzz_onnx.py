@@ -271,7 +271,8 @@ def _state(folder: Path) -> dict[str, Any]:
 
 
 # -- workers -----------------------------------------------------------------------------------------------------------
-_SLOT = struct.Struct("<qd")  # the input that a worker is at, and since when
+_SLOT = struct.Struct("<qq")  # the input that a worker is at, and how many it has seen
+_POLL = 0.02  # seconds
 
 
 def _work(
@@ -286,7 +287,7 @@ def _work(
     os.chdir(work)
     number, accepted = first, 0
     while not stop(number):
-        _SLOT.pack_into(slot, 0, number, time.monotonic())
+        _SLOT.pack_into(slot, 0, number, tally.inputs)
         content = make(number)
         path.write_bytes(content)
         _watched[:] = [str(work)]
@@ -350,7 +351,7 @@ def fuzz(
     def launch(job: int, first: int) -> tuple[int, Path]:
         folder = root / f"{job}-{first}"
         _canary(folder)
-        _SLOT.pack_into(view, job * _SLOT.size, -1, 0.0)
+        _SLOT.pack_into(view, job * _SLOT.size, -1, 0)
         sys.stdout.flush()
         child = os.fork()
         if child:
@@ -368,11 +369,15 @@ def fuzz(
             os._exit(code)
 
     running = {job: launch(job, job) for job in range(jobs)}
+    seen: dict[int, tuple[int, int]] = {}
+    waited: collections.Counter[int] = collections.Counter()  # polls, for the clock also runs while a machine stands
     while running:
-        time.sleep(0.02)
+        time.sleep(_POLL)
         for job, (child, folder) in list(running.items()):
-            number, since = _SLOT.unpack_from(view, job * _SLOT.size)
-            hangs = number >= 0 and time.monotonic() - since > patience
+            number, computed = _SLOT.unpack_from(view, job * _SLOT.size)
+            waited[job] = waited[job] + 1 if (number, computed) == seen.get(job) else 0
+            seen[job] = (number, computed)
+            hangs = number >= 0 and waited[job] * _POLL > patience
             if hangs:
                 os.kill(child, signal.SIGABRT)  # faulthandler writes where it is
                 time.sleep(0.2)
