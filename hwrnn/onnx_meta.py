@@ -254,7 +254,7 @@ def _read_function(what: Mapping[str, Any]) -> Nonlinearity:
             raise Damaged(f"describe nonlinearity {name!r} by its knots, slopes and intercepts")
         return known
     if stands_for is not None and stands_for not in NONLINEARITIES:
-        raise Damaged(f"name a function of the catalogue that {name!r} stands for, not {stands_for!r}")
+        raise Damaged(f"name a function of the catalogue that {name!r} stands for, not {shown(stands_for)}")
     knots, slopes, intercepts = (
         tuple(_fraction(text) for text in _get(what, key, list)) for key in ("knots", "slopes", "intercepts")
     )
@@ -292,7 +292,7 @@ def _format(formats: Mapping[str, Any], name: str) -> Format:
 def _whole(what: Mapping[str, Any], key: str, lo: int, hi: int) -> int:
     value = int(_get(what, key, int))
     if not lo <= value <= hi:
-        raise Damaged(f"describe {key!r} between {lo} and {hi}, not {value}")
+        raise Damaged(f"describe {key!r} between {lo} and {hi}, not {shown(value)}")
     return value
 
 
@@ -300,7 +300,7 @@ def _get(what: Any, key: str, kind: type) -> Any:
     value = what.get(key) if isinstance(what, dict) else None
     if type(value) is not kind:
         raise Damaged(f"describe {key!r} by {kind.__name__}, not {type(value).__name__}")
-    if kind is str and not (len(value) <= _LONGEST_NAME and value.isprintable()):
+    if isinstance(value, str) and not (len(value) <= _LONGEST_NAME and value.isprintable()):
         raise Damaged(f"describe {key!r} by at most {_LONGEST_NAME} letters, not {shown(value)}")
     return value
 

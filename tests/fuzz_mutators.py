@@ -330,7 +330,7 @@ def _nest(model: ModelProto, other: bytes, rng: Random) -> None:
         node = _pick(model, "node", rng)
         graph = GraphProto()
         graph.CopyFrom(model.graph)
-        if len(graph.node) * len(model.graph.node) > 4000 or model.ByteSize() > MAX_BYTES // 4:
+        if len(graph.node) * len(model.graph.node) > 4000 or model.ByteSize() > MAX_BYTES // 16:
             break
         node.attribute.append(helper.make_attribute(rng.choice(("body", "then_branch", "else_branch")), graph))
 

@@ -152,6 +152,8 @@ DAMAGES = [
     (lambda m: m.training_info.add(), r"hold a network to run, without a training procedure \(training_info\)"),
     (lambda m: [m.metadata_props.add(key="k") for _ in range(2)], "hold metadata 'k' once"),
     (lambda m: m.functions.append(m.functions[0]), "describe function 'Double' once"),
+    (node(2, input=["either", "h"]), r"call node 'twice' \(Double\) with at most 1 inputs, not 2, in"),
+    (node(2, output=["doubled", "more"]), r"call node 'twice' \(Double\) with at most 1 outputs, not 2, in"),
     (recursing, "hold functions that end, unlike 'Double', which calls itself"),
     (lambda m: laughs(m, 30), "hold at most 100000 nodes, with all calls of its functions written out"),
     (lambda m: grown(m, 17), "nest at most 16 graphs in each other, unlike graph 'g'"),

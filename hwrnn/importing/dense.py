@@ -385,7 +385,10 @@ def _clip(node: Node, net: Interpreter) -> Sequence[Value]:
         if node.opset < 11:
             bounds.append(node.real(name))
         elif k < node.arguments and node.optional(k) is not None:
-            bounds.append(float(constant(node, k, name).reshape(-1)[0]))
+            bound = constant(node, k, name)
+            if bound.size != 1:
+                raise node.refused(f"have one number as {name}, not {bound.size}")
+            bounds.append(float(bound.reshape(())))
         else:
             bounds.append(None)
     value = node.value(0)

@@ -41,7 +41,7 @@ Handler = Callable[[Node, "Interpreter"], Sequence[Value | None]]
 OPERATORS: dict[str, Handler] = {}
 #: The modules whose handlers are entered before the first graph is interpreted.
 HANDLERS = ["layouts", "constants", "dense", "host", "recurrent", "quantizers"]
-_MOST_ELEMENTS = 1 << 28
+_MOST_ELEMENTS = 1 << 22  # and eight times the file's bytes
 _MOST_ROLES = 64
 
 
@@ -101,6 +101,7 @@ class Interpreter:
         self._roles: dict[str, tuple[str, Any]] = {}
         self._bound: dict[str, int] = {}
         self._declared = dict(_inputs(self.proto.graph))
+        self._most = _MOST_ELEMENTS + 8 * proto.ByteSize()
         for module in HANDLERS:
             name = f"hwrnn.importing.{module}"
             if importlib.util.find_spec(name) is not None:
@@ -258,8 +259,8 @@ class Interpreter:
             UsageError: when it is too much.
         """
         self._elements += elements
-        if self._elements > _MOST_ELEMENTS:
-            raise UsageError(f"Network must take at most {_MOST_ELEMENTS} numbers to understand, not more")
+        if self._elements > self._most:
+            raise UsageError(f"Network must take at most {self._most} numbers to understand, not more")
 
     def note(self, sentence: str) -> None:
         """Tell the person something, once."""

@@ -7,7 +7,7 @@ they are known, is not looked at. Source: ONNX, docs/IR.md.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -121,8 +121,8 @@ def _domains(imports: Iterable[Any]) -> dict[str, int]:
 class _Scan:
     """Looks at every graph and function once, and counts the nodes and calls of each."""
 
-    def __init__(self, functions: Iterable[_Key]) -> None:
-        self.functions = frozenset(functions)
+    def __init__(self, functions: Mapping[_Key, FunctionProto]) -> None:
+        self.functions = functions
         #: Nodes of each function and of the main graph (None), and whom they call, an entry for every call.
         self.sizes: dict[_Key | None, int] = {None: 0} | dict.fromkeys(self.functions, 0)
         self.calls: dict[_Key | None, list[_Key]] = {key: [] for key in self.sizes}
@@ -181,6 +181,10 @@ class _Scan:
             key = (domain, _text(node.op_type, "operator"), _text(node.overload, "overload"))
             if key in self.functions:
                 self.calls[self._home].append(key)
+                for kind in ("input", "output"):
+                    given, most = len(getattr(node, kind)), len(getattr(self.functions[key], kind))
+                    if given > most:
+                        raise Damaged(f"call {node_words(node)} with at most {most} {kind}s, not {given}")
             if ("" if domain == "ai.onnx" else domain) not in self._known:
                 raise Damaged(f"name the version of domain {shown(domain)}, which {node_words(node)} is of")
             for value in node.input:
