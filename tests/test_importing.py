@@ -197,6 +197,28 @@ def test_sequences_of_several_lengths(direction, tmp_path):
             found.run({"x": X, "lens": np.array(wrong, np.int32)})
 
 
+@pytest.mark.parametrize("known", (True, False), ids=("sequence_lens", "without"))
+@pytest.mark.parametrize("direction", ("forward", "bidirectional"))
+def test_each_sequences_last_step(direction, known, tmp_path):
+    """A step at the length minus 1, also of a layer that is not told the lengths and so runs on."""
+    count = 1 + (direction == "bidirectional")
+    text = (
+        f'{FRONT} k = Cast<to=6>(lens) Y = GRU<hidden_size=5, direction="{direction}">(s, W, R, B{", k" * known}) '
+        "t = Transpose<perm=[2,0,1,3]>(Y) r = Reshape(t, whole) l = Sub(lens, one) u = Unsqueeze(l, one) "
+        "y = GatherND<batch_dims=1>(r, u)"
+    )
+    constants = {**weights(directions=count), **STEPS, "whole": np.array([0, 0, -1])}
+    ends = f"(float[N,T,3] x, int64[N] lens) => (float[N,{5 * count}] y)"
+    path = write(tmp_path / "n.onnx", text, constants, ends=ends)
+    lengths = LENGTHS.astype(np.int64)
+    found, expected = compared(path, {"x": X, "lens": lengths})
+    if count == 2 and not known:
+        with pytest.raises(UsageError, match="Output 'y' must take all steps of 'the_GRU' or the last one, not step -1"):
+            _ = found.model
+    else:
+        np.testing.assert_allclose(found.model.predict(X, lengths), expected["y"], 2e-6, 2e-6)
+
+
 def test_initial_states_are_inputs_or_zero(tmp_path):
     text = f"{FRONT} Y, Yh, Yc = LSTM<hidden_size=5>(s, W, R, B, , h0, c0) y = Squeeze(Y, one)"
     ends = "(float[N,T,3] x, float[1,N,5] h0, float[1,N,5] c0) => (float[T,N,5] y, float[1,N,5] Yc)"

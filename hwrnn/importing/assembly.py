@@ -78,6 +78,7 @@ class _Builder:
     def __init__(self, net: Interpreter, name: str) -> None:
         self.net, self.sources, self.which = net, net.sources, f"Output {name[:80]!r}"
         self.notes: list[str] = []
+        self._causal = False
         self.passing: list[Host] = []
 
     def fault(self, reason: str) -> UsageError:
@@ -189,8 +190,11 @@ class _Builder:
             run = source.of.of
             if source.at is None:
                 raise self.fault(f"have the steps of {run.node!r} in the order of time, not in the opposite one")
-            if source.at == -1 and run.lengths is None and run.layer.reverse:
+            if source.at == -1 and run.lengths is source.lengths and run.layer.reverse:
                 return run, "last"
+            if source.at == -1 and source.lengths is not None and run.lengths is None and not run.layer.reverse:
+                self._causal = True  # a forward layer may as well stop at the sequence's length
+                return run, "either"
             if source.at == -1 and run.lengths is not None:
                 raise self.fault(
                     f"take the last state (Y_h) of {run.node!r} rather than its output at the last step, which is 0"
@@ -227,6 +231,8 @@ class _Builder:
         for run in runs:
             if isinstance(run.lengths, np.ndarray):
                 raise self.fault(f"not depend on the constant sequence_lens of {run.node!r}: make them an input")
+            if self._causal and run.layer.reverse:
+                raise self.fault(f"have the lengths as sequence_lens of {run.node!r}, which runs in reverse")
             if run.lengths is not runs[0].lengths:
                 raise self.fault("come from layers that all have the same sequence_lens")
             if run.initial:

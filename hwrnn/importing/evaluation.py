@@ -182,6 +182,8 @@ class Evaluation:
 
     def _pick(self, source: Pick) -> np.ndarray:
         steps = self.source(source.of)
+        if source.at is not None and source.lengths is not None:
+            return steps[np.arange(len(steps)), self._lengths(source.lengths, steps.shape[1]) - 1]
         if source.at is not None:
             if not -steps.shape[1] <= source.at < steps.shape[1]:
                 raise UsageError(f"Input must have more than {steps.shape[1]} steps, to have step {source.at}")

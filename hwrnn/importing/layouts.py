@@ -445,6 +445,23 @@ def _gather(node: Node, net: Interpreter) -> Sequence[Value]:
     return [kept.placed([*kept.axes[:axis], *[()] * indices.ndim, *kept.axes[axis + 1 :]])]
 
 
+@operator("GatherND")
+def _gather_nd(node: Node, net: Interpreter) -> Sequence[Value]:
+    """Each sequence's last step, as hwrnn's own files take it: the index is its length minus 1."""
+    value, index = node.value(0), node.value(1)
+    batches = node.integer("batch_dims", 0)
+    fault = node.refused("take the step at an input's lengths minus 1, with batch_dims 1")
+    if not isinstance(value, View) or not isinstance(index, View) or batches != 1 or len(value.axes) < 2:
+        raise fault
+    net.learn([(value.axes[0], BATCH, None), (value.axes[1], TIME, None), (index.axes[0], BATCH, None)])
+    lengths = net.lengths_of(replace(index, offset=index.offset + 1))
+    if lengths is None or len(index.axes) != 2 or index.axes[0] != value.axes[0] or value.axes[0] == ():
+        raise fault
+    _time_axis(node, net, value, 1, "take some of the sequences")
+    columns = net.sources.picked(value.columns, -1, lengths)
+    return [replace(value, axes=(value.axes[0], *value.axes[2:]), columns=columns)]
+
+
 def _check_indices(node: Node, indices: np.ndarray, size: int) -> None:
     if not indices.size:
         raise node.refused("have at least one index")

@@ -138,7 +138,7 @@ class Pick(Source):
 
     Attributes:
         at: a step from the first (0, 1, ...) or the last (-1, -2, ...), or None for all in the opposite order.
-        lengths: with ``at`` None, the source of the lengths within which the order is turned; None turns all steps.
+        lengths: the source of the lengths that the last step (``at`` -1), or the turning, is within; None: of all.
     """
 
     of: Source
@@ -338,13 +338,15 @@ class Sources:
                     function=source.function,
                 ))  # fmt: skip
             return self.add(replace(source, number=-1, timed=timed, operand=moved))
-        if isinstance(source, Pick) and (at is not None or lengths is source.lengths) and source.lengths is None:
-            return source.of if at is None else self._pick(source.of, -1 - at, None)
         if isinstance(source, Pick) and at is None and lengths is source.lengths:
-            return source.of
+            return source.of  # turned twice
+        if isinstance(source, Pick) and at is not None and lengths is None and source.lengths is None:
+            return self._pick(source.of, -1 - at, None)
+        if isinstance(source, Pick) and at == -1 and lengths is not None and lengths is source.lengths:
+            return self._pick(source.of, 0, None)
         if isinstance(source, Steps) and at == 0 and source.of.layer.reverse:
             return self.final(source.of, "h")
-        if isinstance(source, Steps) and at == -1 and not source.of.layer.reverse and source.of.lengths is None:
+        if isinstance(source, Steps) and at == -1 and not source.of.layer.reverse and source.of.lengths is lengths:
             return self.final(source.of, "h")
         return self.add(Pick(units=source.units, timed=timed, kind=source.kind, of=source, at=at, lengths=lengths))
 
