@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hwrnn.fixed import Format
     from hwrnn.forecasting import forecast
     from hwrnn.importing.imported import import_onnx
+    from hwrnn.importing.keras_files import from_keras
     from hwrnn.importing.torch_modules import from_torch
     from hwrnn.model import build_model
     from hwrnn.on_board import run_on_board
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from hwrnn.training.evolution import evolve
 
 __all__ = [
-    "Format", "UsageError", "build_model", "evolve", "forecast", "from_torch", "import_onnx", "load", "load_dataset",
+    "Format", "UsageError", "build_model", "evolve", "forecast", "from_keras", "from_torch", "import_onnx", "load", "load_dataset",
     "quantize", "run_on_board", "save", "train",
 ]  # fmt: skip
 
@@ -35,6 +36,7 @@ _HOMES = {
     "evolve": "hwrnn.training.evolution",
     "forecast": "hwrnn.forecasting",
     "import_onnx": "hwrnn.importing.imported",
+    "from_keras": "hwrnn.importing.keras_files",
     "from_torch": "hwrnn.importing.torch_modules",
     "load": "hwrnn.onnx_io",
     "load_dataset": "hwrnn.data",

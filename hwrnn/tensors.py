@@ -60,7 +60,19 @@ def function_of(function: Nonlinearity) -> Callable[[Any], Any]:
 
 
 def _smooth(function: Any) -> Callable[[Any], Any]:
-    return lambda x: function.function(_Array(x)).tensor
+    def on_tensors(numpy_function: Callable[[Any], Any], x: Any) -> Any:
+        return numpy_function(_Array(x)).tensor
+
+    slope = getattr(function, "slope_from_input", None)
+    if slope is None:
+        return lambda x: on_tensors(function.function, x)
+
+    def value(x: Any) -> Any:
+        # Such a function has a kink, where torch's own derivative of its parts would be none of the two slopes.
+        given = x.detach()
+        return on_tensors(function.function, given) + on_tensors(slope, given) * (x - given)
+
+    return value
 
 
 def _piecewise(function: PiecewiseLinear) -> Callable[[Any], Any]:

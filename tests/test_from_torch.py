@@ -24,7 +24,9 @@ KINDS = {
 
 @pytest.fixture(autouse=True)
 def _seeded():
-    pytest.importorskip("torch").manual_seed(1)
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(1)
+    torch.set_num_threads(1)
 
 
 def close(found, due):

@@ -17,7 +17,7 @@ ALLOWED = {
     "hwrnn.fixed": set(),
     "hwrnn.cells": {"hwrnn.activations", "hwrnn.fixed", "hwrnn.errors"},
 }
-OPTIONAL = {"amaranth_boards", "matplotlib", "onnxruntime", "serial", "torch"}
+OPTIONAL = {"amaranth_boards", "h5py", "keras", "matplotlib", "onnxruntime", "serial", "torch"}
 # What `hwrnn --help` may load: it has to be instant.
 LIGHT = {"hwrnn", "hwrnn.commands", "hwrnn.commands.options", "hwrnn.errors", "hwrnn.report"}
 GIVEN = "hwrnn.commands.given"  # imported inside the verbs, so free to import what they need

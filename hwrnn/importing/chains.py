@@ -6,6 +6,7 @@ them along until a layer's weights take them over.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from hwrnn.cells import Cell, Dense
 from hwrnn.errors import UsageError
 from hwrnn.model import Layer, Model
 
-__all__ = ["Chain", "agreeing", "dense_of", "layer_of"]
+__all__ = ["Chain", "agreeing", "dense_of", "layer_of", "leaky_name"]
 
 _IDENTITY = nonlinearity("identity")
 _AGREES = 1e-4  # of the largest output: float32 is a hundred times better, a wrong weight a hundred times worse
@@ -50,6 +51,12 @@ def dense_of(weight: np.ndarray, bias: np.ndarray | None, function: Nonlinearity
     units, inputs = weight.shape
     made = {"0.x": np.asarray(weight), "0.b": np.zeros(units) if bias is None else np.asarray(bias)}
     return Layer(Dense(phi=function), inputs, units, _in_float32(made))
+
+
+def leaky_name(slope: float) -> str:
+    """The name of the leaky ReLU of a slope; that of a power of two is one which hardware computes as it is."""
+    shift = -math.log2(slope) if slope > 0 else 0.0
+    return f"leaky_relu:{int(shift)}" if shift in range(1, 16) else f"leaky:{slope!r}"
 
 
 def _in_float32(parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -166,6 +173,7 @@ def agreeing(
     lengths: Sequence[bool] = (False,),
     finish: Callable[[np.ndarray], np.ndarray] = np.asarray,
     mend: str = "",
+    steps: Sequence[int] = (6, 9),
 ) -> Model:
     """The model, where it computes on random data what the network computes that it was read from.
 
@@ -175,22 +183,22 @@ def agreeing(
         lengths: whether to try with lengths, without, or both.
         finish: what the network does with a model's outputs and the model leaves to the host.
         mend: a remedy for the message.
+        steps: lengths of the sequences to try.
 
     Raises:
         UsageError: outputs that differ.
     """
     rng = np.random.default_rng(0x70C4)
-    for with_lengths, (n, t) in [(chosen, shape) for chosen in lengths for shape in ((3, 6), (2, 9))]:
+    for with_lengths, (n, t) in [(chosen, (3 - k, t)) for chosen in lengths for k, t in enumerate(steps)]:
         x = rng.standard_normal((n, t, model.inputs)) / np.where(model.input_scale, model.input_scale, 1)
         x = (x + model.input_mean).astype(np.float32)
-        steps = np.arange(t - n + 1, t + 1)[::-1].copy() if with_lengths else None
+        ends = np.maximum(np.arange(t, t - n, -1), 1) if with_lengths else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the other library, on how it computes
-            due = np.asarray(original(x, steps), np.float64)
-        found = finish(model.predict(x, steps))
-        if steps is not None and model.every_step:
-            due = due[:, : found.shape[1]].copy()
-            due[np.arange(t) >= steps[:, None]] = found[np.arange(t) >= steps[:, None]] = 0
+            due = np.array(original(x, ends), np.float64)
+        found = finish(model.predict(x, ends))
+        if ends is not None and model.every_step:
+            due[np.arange(t) >= ends[:, None]] = found[np.arange(t) >= ends[:, None]] = 0
         if due.size != found.size:
             raise UsageError(f"{what} must give outputs of shape {found.shape} as its layers do, not {due.shape}")
         error = np.abs(due.reshape(found.shape) - found).max()

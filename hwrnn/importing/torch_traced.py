@@ -8,7 +8,6 @@ outputs afterwards.
 from __future__ import annotations
 
 import inspect
-import math
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -20,7 +19,7 @@ import numpy as np
 
 from hwrnn.activations import Nonlinearity, nonlinearity
 from hwrnn.errors import UsageError, require
-from hwrnn.importing.chains import Chain, agreeing, dense_of
+from hwrnn.importing.chains import Chain, agreeing, dense_of, leaky_name
 from hwrnn.importing.torch_modules import add_recurrent, evaluated, is_recurrent, numbers
 from hwrnn.model import Model
 
@@ -533,7 +532,7 @@ def function_of_module(module: Any) -> Nonlinearity:
     if not type(module).__module__.startswith("torch.nn"):
         raise Refused(f"have modules that hwrnn understands, not {kind}")
     if isinstance(module, nn.LeakyReLU):
-        return leaky(module.negative_slope)
+        return _named(leaky_name(module.negative_slope))
     if isinstance(module, nn.ELU):
         return _named(f"elu:{module.alpha!r}")
     if isinstance(module, nn.Hardtanh) and not isinstance(module, nn.ReLU6):
@@ -553,7 +552,7 @@ def function_of_name(name: str, rest: list[Any], options: Mapping[str, Any]) -> 
     """The nonlinearity of a torch function with its arguments."""
     options = {k: v for k, v in options.items() if k != "inplace"}
     if name == "leaky_relu":
-        return leaky(options.get("negative_slope", rest[0] if rest else 0.01))
+        return _named(leaky_name(options.get("negative_slope", rest[0] if rest else 0.01)))
     if name == "elu":
         return _named(f"elu:{options.get('alpha', rest[0] if rest else 1.0)!r}")
     if name == "hardtanh" and len(rest) != 1:
@@ -562,12 +561,6 @@ def function_of_name(name: str, rest: list[Any], options: Mapping[str, Any]) -> 
     if name in _FUNCTIONS and not rest and not options:
         return _named(_FUNCTIONS[name])
     raise Refused(f"use operations that hwrnn understands, not {name}")
-
-
-def leaky(slope: float) -> Nonlinearity:
-    """The leaky ReLU of a slope; of a power of two it is one that hardware has as it is."""
-    shift = -math.log2(slope) if slope > 0 else 0.0
-    return _named(f"leaky_relu:{int(shift)}" if shift in range(1, 16) else f"leaky:{slope!r}")
 
 
 def _hard(low: float, high: float) -> Nonlinearity:
