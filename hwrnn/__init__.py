@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from hwrnn.training.evolution import evolve
 
 __all__ = [
-    "Format", "UsageError", "build_model", "evolve", "forecast", "from_keras", "from_torch", "import_onnx", "load", "load_dataset",
-    "quantize", "run_on_board", "save", "train",
+    "Format", "UsageError", "build_model", "evolve", "forecast", "from_keras", "from_torch", "import_onnx", "load",
+    "load_dataset", "quantize", "run_on_board", "save", "train",
 ]  # fmt: skip
 
 __version__ = "0.1.0"
