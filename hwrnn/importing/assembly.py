@@ -10,7 +10,7 @@ import numpy as np
 
 from hwrnn.activations import NONLINEARITIES
 from hwrnn.cells import Dense as DenseCell
-from hwrnn.errors import UsageError
+from hwrnn.errors import UsageError, shown
 from hwrnn.importing.operators import Interpreter
 from hwrnn.importing.values import (
     NOTHING,
@@ -76,7 +76,7 @@ def assembled(net: Interpreter, name: str, value: Value, task: str | None, facts
 
 class _Builder:
     def __init__(self, net: Interpreter, name: str) -> None:
-        self.net, self.sources, self.which = net, net.sources, f"Output {name[:80]!r}"
+        self.net, self.sources, self.which = net, net.sources, f"Output {shown(name)}"
         self.notes: list[str] = []
         self._causal = False
         self.passing: list[Host] = []

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hwrnn.errors import UsageError
+from hwrnn.errors import UsageError, shown
 from hwrnn.importing.operators import Interpreter
 from hwrnn.importing.shapes import Size
 from hwrnn.importing.values import (
@@ -40,7 +40,7 @@ class Evaluation:
         self._feeds = {name: np.asarray(value) for name, value in feeds.items()}
         for name in self._feeds:
             if name not in net.inputs:
-                known = ", ".join(repr(n[:80]) for n in net.inputs)
+                known = ", ".join(shown(n) for n in net.inputs)
                 raise UsageError(f"Inputs must be those of the network, {known}, not {name!r}")
         self._sizes: dict[str, int] = {}
         for name, array in self._feeds.items():
@@ -49,7 +49,7 @@ class Evaluation:
         self._runs: dict[int, LayerRun] = {}
 
     def _check(self, source: Input, array: np.ndarray) -> None:
-        which = f"Input {source.name[:80]!r}"
+        which = f"Input {shown(source.name)}"
         if array.dtype.kind not in ("f" if source.kind.kind == "f" else "iu") and array.dtype.kind not in "iu":
             raise UsageError(f"{which} must hold {source.kind} numbers, not {array.dtype}")
         if array.ndim != len(source.axes) or 0 in array.shape:
@@ -145,12 +145,12 @@ class Evaluation:
 
     def _input(self, source: Input) -> np.ndarray:
         if source.name not in self._feeds:
-            raise UsageError(f"Input {source.name[:80]!r} must be given, to compute what depends on it")
+            raise UsageError(f"Input {shown(source.name)} must be given, to compute what depends on it")
         array = self._feeds[source.name]
         roles = [next((a.role for a in axis if isinstance(a, Open)), None) for axis in source.axes]
         unknown = [r for r in roles if r not in (None, BATCH, TIME)]
         if unknown:
-            raise UsageError(f"Input {source.name[:80]!r} must be read by a recurrent node, which names its axes")
+            raise UsageError(f"Input {shown(source.name)} must be read by a recurrent node, which names its axes")
         order = [roles.index(r) for r in (BATCH, TIME) if r in roles]
         moved = array.transpose(order + [k for k, r in enumerate(roles) if r is None])
         n = array.shape[roles.index(BATCH)] if BATCH in roles else 1

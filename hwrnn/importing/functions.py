@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 
 from hwrnn.activations import NONLINEARITIES, Nonlinearity, nonlinearity
+from hwrnn.errors import shown
 
 __all__ = ["ACTIVATIONS", "function_named"]
 
@@ -48,7 +49,7 @@ def function_named(name: str, alpha: float | None = None, beta: float | None = N
         ValueError: a name or parameter that it does not have.
     """
     if name not in ACTIVATIONS:
-        raise ValueError(f"have an activation of {', '.join(ACTIVATIONS)}, not {name[:80]!r}")
+        raise ValueError(f"have an activation of {', '.join(ACTIVATIONS)}, not {shown(name)}")
     base, *defaults = ACTIVATIONS[name]
     texts = []
     for words, given, default in (("alpha", alpha, defaults[0]), ("beta", beta, defaults[1])):

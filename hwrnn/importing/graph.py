@@ -10,15 +10,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, defs, helper, numpy_helper
+from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, defs, helper
 
-from hwrnn.errors import UsageError
+from hwrnn.errors import UsageError, shown
+from hwrnn.importing.tensors import tensor_array
 
-__all__ = ["FLOATS", "OLDEST", "Node", "array_of", "flattened", "newest_opset", "opset_of", "refused", "tensor_kind"]
+__all__ = ["FLOATS", "Node", "array_of", "flattened", "initializers", "kind_name", "opset_of", "refused", "tensor_kind"]
 
-OLDEST = 7
-"""The first operator set that is read: before it, broadcasting and Dropout meant something else."""
-_MOST_NODES = 100_000
 FLOATS: dict[int, np.dtype] = {
     TensorProto.FLOAT: np.dtype(np.float32), TensorProto.DOUBLE: np.dtype(np.float64),
     TensorProto.FLOAT16: np.dtype(np.float16),
@@ -31,11 +29,6 @@ _OTHERS: dict[int, np.dtype] = {
 }  # fmt: skip
 
 
-def newest_opset() -> int:
-    """The newest operator set that the installed onnx package knows."""
-    return int(defs.onnx_opset_version())
-
-
 def tensor_kind(code: int) -> np.dtype | None:
     """The numpy type of an element type, or None for one that is not read (text, complex, 8-bit floats)."""
     return {**FLOATS, **_OTHERS}.get(code)
@@ -43,14 +36,7 @@ def tensor_kind(code: int) -> np.dtype | None:
 
 def refused(name: str, operator: str, reason: str) -> UsageError:
     """The error for a node that is not understood: ``reason`` goes on after "must"."""
-    return UsageError(f"Node {_short(name)} ({_short(operator, False)}) must {reason}")
-
-
-def _short(text: str, quoted: bool = True) -> str:
-    """A name of a file for a message: no control characters and no megabytes."""
-    cut = text if len(text) <= 80 else text[:77] + "..."
-    shown = repr(cut)
-    return shown if quoted else shown[1:-1]
+    return UsageError(f"Node {shown(name)} ({shown(operator)[1:-1]}) must {reason}")
 
 
 class Node:
@@ -68,7 +54,7 @@ class Node:
         self._attributes: dict[str, AttributeProto] = {}
         for a in proto.attribute:
             if a.name in self._attributes:
-                raise self.refused(f"name attribute {_short(a.name)} once")
+                raise self.refused(f"name attribute {shown(a.name)} once")
             self._attributes[a.name] = a
         self._left = set(self._attributes)
         self._unread = {k for k, value in enumerate(self._inputs) if value is not None}
@@ -147,7 +133,7 @@ class Node:
     def tensor(self, name: str) -> np.ndarray | None:
         """An array, or None where the attribute is left out."""
         found = self._attribute(name, AttributeProto.TENSOR, "a tensor")
-        return None if found is None else array_of(found.t, f"attribute {name!r} of node {_short(self.name)}")
+        return None if found is None else array_of(found.t, f"attribute {name!r} of node {shown(self.name)}")
 
     def graph(self, name: str) -> GraphProto:
         """A graph inside the node."""
@@ -184,7 +170,7 @@ class Node:
     def finished(self, outputs: int) -> None:
         """Refuse what the handler has not read, and outputs beyond those that it gave."""
         if self._left:
-            raise self.refused(f"have no attribute {_short(min(self._left))}, which hwrnn does not know there")
+            raise self.refused(f"have no attribute {shown(min(self._left))}, which hwrnn does not know there")
         if self._unread:
             raise self.refused(f"have no input {min(self._unread)}, which hwrnn does not read there")
         for k, wanted in enumerate(self.wanted):
@@ -204,7 +190,7 @@ class Node:
             raise self.refused(f"be an operator of its operator set, which {self.opset} is") from error
         for name in self._attributes:
             if name not in schema.attributes:
-                raise self.refused(f"have no attribute {_short(name)}, which operator set {self.opset} does not know")
+                raise self.refused(f"have no attribute {shown(name)}, which operator set {self.opset} does not know")
         for words, given, low, high in (
             ("inputs", len(proto.input), schema.min_input, schema.max_input),
             ("outputs", len(proto.output), schema.min_output, schema.max_output),
@@ -217,76 +203,40 @@ def array_of(tensor: TensorProto, words: str) -> np.ndarray:
     """A tensor of the file as an array.
 
     Raises:
-        UsageError: data in another file, an element type that is not read, data that do not fit the shape, or
-            numbers that are not finite.
+        UsageError: an element type that is not read, numbers that are not finite, or a tensor that is not sound.
     """
-    if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
-        raise UsageError(f"Network file must hold its numbers itself, not refer to another file for {words}")
-    kind = tensor_kind(tensor.data_type)
-    if kind is None:
+    if tensor_kind(tensor.data_type) is None:
         known = ", ".join(str(k) for k in (*FLOATS.values(), *_OTHERS.values()))
-        code = tensor.data_type
-        name = TensorProto.DataType.Name(code) if code in TensorProto.DataType.values() else str(code)
-        raise UsageError(f"Numbers of {words} must be {known}, not {name}")
-    if any(size < 0 for size in tensor.dims):
-        raise UsageError(f"Shape of {words} must not be negative, as {tuple(tensor.dims)} is")
-    try:
-        array = np.array(numpy_helper.to_array(tensor))
-        if tensor.data_type in (TensorProto.INT4, TensorProto.UINT4):
-            array = array.astype(kind)
-    except (ValueError, TypeError, OverflowError, MemoryError) as error:
-        shape = tuple(tensor.dims)[:8]
-        raise UsageError(f"Numbers of {words} must fill its shape {shape}: the file is damaged") from error
+        raise UsageError(f"Numbers of {words} must be {known}, not {kind_name(tensor.data_type)}")
+    array = tensor_array(tensor)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise UsageError(f"Numbers of {words} must be finite: train the network again with a smaller rate")
     return array
 
 
-def opset_of(proto: ModelProto) -> dict[str, int]:
-    """The version of every operator set that a file imports, by domain; ONNX's own is ``""``.
-
-    Raises:
-        UsageError: one that is named twice, an older one than 7 or a newer one than the onnx package knows.
-    """
-    found: dict[str, int] = {}
-    for entry in proto.opset_import:
-        domain = "" if entry.domain == "ai.onnx" else entry.domain
-        if domain in found and found[domain] != entry.version:
-            versions = f"{found[domain]} and {entry.version}"
-            raise UsageError(f"Operator set {_short(domain)} must be imported once, not in versions {versions}")
-        found[domain] = entry.version
-    version = found.get("")
-    if version is None:
-        raise UsageError(f"Network file must import ONNX's operator set, of version {OLDEST} to {newest_opset()}")
-    if not OLDEST <= version <= newest_opset():
-        more = ", or install a newer onnx package" if version > newest_opset() else ""
-        raise UsageError(
-            f"Operator set must be of version {OLDEST} to {newest_opset()}, not {version}: export with such a one{more}"
-        )
-    return found
+def opset_of(proto: ModelProto | FunctionProto) -> dict[str, int]:
+    """The version of every operator set that a file imports, by domain; ONNX's own is ``""``."""
+    return {"" if entry.domain == "ai.onnx" else entry.domain: entry.version for entry in proto.opset_import}
 
 
 def flattened(proto: ModelProto) -> ModelProto:
     """The model with its local functions (as PyTorch's dynamo exporter writes them) put in their callers' places.
 
+    That functions end and how many nodes they become is checked where the file is read.
+
     Raises:
-        UsageError: functions that call each other in a circle, or that would become more than 100,000 nodes.
+        UsageError: functions of another operator set than their file, or that do not fit their calls.
     """
-    if len(proto.graph.node) > _MOST_NODES:
-        raise UsageError(f"Network must have at most {_MOST_NODES} nodes, not {len(proto.graph.node)}")
     if not proto.functions:
         return proto
-    functions = {(f.domain, f.name): f for f in proto.functions}
     opsets = opset_of(proto)
-    for function in functions.values():
-        for entry in function.opset_import:
-            domain = "" if entry.domain == "ai.onnx" else entry.domain
-            if domain in opsets and opsets[domain] != entry.version:
-                raise UsageError(f"Function {_short(function.name)} must use the operator set of its file, not another")
-    sizes: dict[tuple[str, str], int] = {}
-    total = sum(_expanded(node, functions, sizes, ()) for node in proto.graph.node)
-    if total > _MOST_NODES:
-        raise UsageError(f"Network must have at most {_MOST_NODES} nodes once its functions are in place, not {total}")
+    for function in proto.functions:
+        for domain, version in opset_of(function).items():
+            if opsets.get(domain, version) != version:
+                raise UsageError(
+                    f"Function {shown(function.name)} must use the operator set of its file, {opsets[domain]},"
+                    f" not {version}"
+                )
     from onnx import inliner
 
     try:
@@ -296,31 +246,10 @@ def flattened(proto: ModelProto) -> ModelProto:
         raise UsageError(f"Functions of the network must fit their calls: {reason}") from error
 
 
-def _expanded(
-    node: NodeProto, functions: dict[tuple[str, str], Any], sizes: dict[tuple[str, str], int],
-    open_calls: tuple[tuple[str, str], ...],
-) -> int:  # fmt: skip
-    """How many nodes a node becomes."""
-    total = 1
-    key = (node.domain, node.op_type)
-    if key in functions:
-        if key in open_calls or len(open_calls) > 50:
-            raise UsageError(f"Function {_short(node.op_type)} must not call itself")
-        if key not in sizes:
-            sizes[key] = sum(_expanded(n, functions, sizes, (*open_calls, key)) for n in functions[key].node)
-        total += sizes[key]
-    for a in node.attribute:
-        for graph in (*([a.g] if a.type == AttributeProto.GRAPH else []), *a.graphs):
-            total += sum(_expanded(n, functions, sizes, open_calls) for n in graph.node)
-    return min(total, 10 * _MOST_NODES)
-
-
 def initializers(graph: GraphProto) -> Iterator[tuple[str, np.ndarray]]:
     """The constants of a graph by name."""
-    if graph.sparse_initializer:
-        raise UsageError("Constants of the network must be dense, not sparse: export it without sparse tensors")
     for tensor in graph.initializer:
-        yield tensor.name, array_of(tensor, f"constant {_short(tensor.name)}")
+        yield tensor.name, array_of(tensor, f"constant {shown(tensor.name)}")
 
 
 def kind_name(code: int) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hwrnn.errors import UsageError
+from hwrnn.errors import UsageError, shown
 from hwrnn.importing.assembly import Assembly, assembled
 from hwrnn.importing.evaluation import Evaluation
 from hwrnn.importing.operators import Interpreter
@@ -71,7 +71,7 @@ class Imported:
         if not net.outputs:
             raise UsageError("Network must have an output")
         if output is not None and output not in net.outputs:
-            known = ", ".join(repr(name[:80]) for name in list(net.outputs)[:20])
+            known = ", ".join(shown(name) for name in list(net.outputs)[:20])
             raise UsageError(f"Output must be one of {known}, not {output!r}")
         self.output = next(iter(net.outputs)) if output is None else output
         if self.output in refusals:
@@ -79,16 +79,16 @@ class Imported:
         self.inputs, self.outputs = tuple(net.inputs), tuple(self._values)
         self.warnings = list(net.warnings)
         self.notes = [*net.warnings, *net.notes]
-        self.notes += [f"Output {name[:80]!r} is not understood: {error}" for name, error in refusals.items()]
+        self.notes += [f"Output {shown(name)} is not understood: {error}" for name, error in refusals.items()]
         facts: dict[str, Any] = {"imported": " ".join(f"{net.producer} {net.proto.producer_version}".split()) or "ONNX"}
         self._found: Assembly | UsageError
         try:
             found = assembled(net, self.output, self._values[self.output], task, facts)
             self._found = with_formats(net, found, self.output, task)
             self.notes += self._found.notes
-            others = [repr(name[:80]) for name in self.outputs if name != self.output]
+            others = [shown(name) for name in self.outputs if name != self.output]
             if others:
-                self.notes.append(f"The model gives output {self.output[:80]!r}; not taken: {', '.join(others)}")
+                self.notes.append(f"The model gives output {shown(self.output)}; not taken: {', '.join(others)}")
         except UsageError as error:
             self._found = error
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto
 
-from hwrnn.errors import UsageError
+from hwrnn.errors import UsageError, shown
 from hwrnn.importing.graph import Node, flattened, initializers, kind_name, opset_of, refused, tensor_kind
 from hwrnn.importing.shapes import Size, Undecided
 from hwrnn.importing.values import (
@@ -141,9 +141,9 @@ class Interpreter:
         self.declared: dict[str, np.dtype | None] = {}
         for info in self.proto.graph.output:
             if info.name in self.outputs:
-                raise UsageError(f"Outputs of the network must have different names, not {info.name[:80]!r} twice")
+                raise UsageError(f"Outputs of the network must have different names, not {shown(info.name)} twice")
             if info.name not in values:
-                raise UsageError(f"Output {info.name[:80]!r} must be computed by a node")
+                raise UsageError(f"Output {shown(info.name)} must be computed by a node")
             self.outputs[info.name] = values[info.name]
             self.declared[info.name] = tensor_kind(info.type.tensor_type.elem_type)
 
@@ -181,14 +181,14 @@ class Interpreter:
             elif role == FEATURES:
                 found = told if isinstance(size, Size) else size
                 if found is None:
-                    raise UsageError(f"Input {name[:80]!r} must have a fixed number of features: export it with one")
+                    raise UsageError(f"Input {shown(name)} must have a fixed number of features: export it with one")
                 axes.append((int(found),))
             else:
                 axes.append((Open(role, size),))
         units = int(np.prod(inner(axes), dtype=object))
         self.spend(units)
         if name in self.zeroed:
-            self.note(f"Input {name[:80]!r}, an initial state, is taken to be zero")
+            self.note(f"Input {shown(name)}, an initial state, is taken to be zero")
             shape = inner(axes)
             none = np.full(shape, NOTHING, np.int64)
             return canonical(View(tuple(axes), none, np.zeros(shape), np.zeros(shape), kind))
@@ -207,7 +207,7 @@ class Interpreter:
             missing = [name for name in reads if name not in values]
             if missing:
                 node = Node(proto, self.opset, [])
-                raise node.refused(f"read what a node before it or an input gives, not {missing[0][:80]!r}")
+                raise node.refused(f"read what a node before it or an input gives, not {shown(missing[0])}")
             faults = [fault for name in reads if isinstance(fault := values[name], UsageError)]
             found: Sequence[Value | UsageError | None]
             if faults:
@@ -220,7 +220,7 @@ class Interpreter:
             for name, value in zip(proto.output, found, strict=False):
                 if name and value is not None:
                     if name in values:
-                        raise UsageError(f"Value {name[:80]!r} must be given by one node, not by two")
+                        raise UsageError(f"Value {shown(name)} must be given by one node, not by two")
                     values[name] = value
 
     def _handled(
@@ -248,7 +248,7 @@ class Interpreter:
         """The outputs of a graph inside a node, which reads the values around it."""
         values = dict(scope)
         for info in graph.input:
-            raise UsageError(f"Graph inside a node must have no input of its own, as {info.name[:80]!r} is")
+            raise UsageError(f"Graph inside a node must have no input of its own, as {shown(info.name)} is")
         self._run(graph, values)
         return [values[info.name] for info in graph.output]
 
@@ -354,11 +354,11 @@ def _inputs(graph: GraphProto) -> Iterable[tuple[str, tuple[np.dtype, list[int |
     seen = set()
     for info in graph.input:
         if info.name in seen:
-            raise UsageError(f"Inputs of the network must have different names, not {info.name[:80]!r} twice")
+            raise UsageError(f"Inputs of the network must have different names, not {shown(info.name)} twice")
         seen.add(info.name)
         if info.name in constants:
             continue
-        which = f"Input {info.name[:80]!r}"
+        which = f"Input {shown(info.name)}"
         if not info.type.HasField("tensor_type"):
             raise UsageError(f"{which} must be a tensor: sequences, maps and optional values are not read")
         tensor = info.type.tensor_type

@@ -14,6 +14,7 @@ import numpy as np
 from hwrnn import activations
 from hwrnn.activations import Nonlinearity
 from hwrnn.cells import CELLS, Cell
+from hwrnn.errors import shown
 from hwrnn.importing import values as v
 from hwrnn.importing.dense import settled
 from hwrnn.importing.functions import ACTIVATIONS, function_named
@@ -79,7 +80,7 @@ def _recurrent(node: Node, net: Interpreter) -> Sequence[Value | None]:
     batch_first = node.flag("layout") if node.opset >= 14 else False
     reverses = _DIRECTIONS.get(direction := node.text("direction", "forward"))
     if reverses is None:
-        raise node.refused(f"have a direction of {', '.join(_DIRECTIONS)}, not {direction[:80]!r}")
+        raise node.refused(f"have a direction of {', '.join(_DIRECTIONS)}, not {shown(direction)}")
     count = len(reverses)
     w, r = (constant(node, k, words) for k, words in ((1, "W"), (2, "R")))
     _check_floats(node, w, r)
@@ -198,7 +199,7 @@ def _functions(node: Node, kind: Recurrence, count: int) -> list[list[Nonlineari
         raise node.refused(f"have {count * len(kind.functions)} activations, not {len(names)}")
     unknown = [name for name in names if name not in ACTIVATIONS]
     if unknown:
-        raise node.refused(f"have activations of {', '.join(ACTIVATIONS)}, not {unknown[0][:80]!r}")
+        raise node.refused(f"have activations of {', '.join(ACTIVATIONS)}, not {shown(unknown[0])}")
     given = {"alpha": node.reals("activation_alpha") or [], "beta": node.reals("activation_beta") or []}
     found: list[Nonlinearity] = []
     for name in names:

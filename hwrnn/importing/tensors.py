@@ -97,6 +97,6 @@ def tensor_array(tensor: TensorProto) -> np.ndarray:
         raise UsageError(f"Model file must {error}: save or export it again") from error
     array = np.asarray(numpy_helper.to_array(tensor))
     if array.dtype == np.bool_:  # a byte of 2 would be true and still differ from True
-        array = array.view(np.uint8) != 0
+        array = np.asarray(array.view(np.uint8) != 0)
     array.flags.writeable = False
     return array
