@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_directions import dense, varied
+from test_directions import SOME, dense, varied
 from test_training_compiled import check as check_compiled
 from test_training_gradients import check
 from test_training_quantized import LENGTHS, X, formats_for
@@ -37,7 +37,7 @@ def models(cell):
     yield build_model(3, 2, cell=cell, task="regression", **pairs)
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", SOME)
 def test_the_gradient_is_the_derivative(cell):
     for model in models(cell):
         check(model, "mse")
@@ -56,7 +56,7 @@ def test_dense_layers_behind_own_last_states_learn_through_them():
 
 
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=NEEDS_COMPILER)])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", SOME)
 def test_the_forward_pass_with_formats_is_golden_bit_for_bit(cell, compiled):
     for model in models(cell):
         formats = formats_for(model, Widths.of(6))
