@@ -75,6 +75,7 @@ class Style:
     """
 
     opset = OPSET
+    open_ended = False  # whether outputs beyond a sequence's length may be others than golden's, which are zero
     ir_version = IR_VERSION
     doc = "Made by hwrnn: x (N, T, features) float32 and lengths (N,), any N and T."
 
@@ -111,8 +112,12 @@ class Style:
             run = standard(graph, [name], [layer], value, lengths)
             return Written(run.steps, None if layer.reverse and not model.final_state else run.final, True)
         value = _turned(graph, value, lengths) if layer.reverse else value
-        value = recurrent(self.writer(graph, name, layer), value, layer)
+        value = recurrent(self.writer(graph, name, layer), value, self.starting(model, index))
         return Written(_turned(graph, value, lengths) if layer.reverse else value)
+
+    def starting(self, model: Model | QuantizedModel, index: int) -> Layer | QuantizedLayer:
+        """The layer that says where the states of one of ``layers`` start."""
+        return model.layers[index]
 
     def writer(self, graph: Graph, name: str, layer: Layer | QuantizedLayer) -> LayerWriter:
         """What writes a layer's own lines."""
@@ -124,7 +129,7 @@ class Style:
 
     def finished(self, graph: Graph, model: Model | QuantizedModel, value: Wire) -> ModelProto:
         """The file, of what the last layer gives."""
-        return finished(self, graph, model, value)
+        return finished(self, graph, model, value, isinstance(model, QuantizedModel))
 
 
 def model_proto(model: Model | QuantizedModel, style: Style | None = None) -> ModelProto:
@@ -158,7 +163,8 @@ def model_proto(model: Model | QuantizedModel, style: Style | None = None) -> Mo
             graph.scope = "code/"
             value = _repeated(graph, value, lengths)
     graph.scope = ""
-    masks = model.every_step and not (zeroed and (model.head is None or isinstance(model, Model)))
+    open_ended = model.head is None or isinstance(model, Model) or style.open_ended
+    masks = model.every_step and not (zeroed and open_ended)
     running = _running(graph, x, lengths) if masks else None
     value = value if running is None else _masked(graph, running, value)
     if model.head is not None:
@@ -202,13 +208,13 @@ def _quantized(graph: Graph, form: Format, value: Wire) -> Wire:
     return graph.op("Clip", floor, *bounds, name="x.raw")
 
 
-def finished(style: Style, graph: Graph, model: Model | QuantizedModel, value: Wire) -> ModelProto:
-    """The outputs ``y`` and, of integers, ``raw``, and the file around everything."""
+def finished(style: Style, graph: Graph, model: Model | QuantizedModel, value: Wire, integers: bool) -> ModelProto:
+    """The outputs ``y`` and, of ``integers``, ``raw``, and the file around everything."""
     graph.scope = "output/"
     shape: tuple[str | int, ...] = ("N", "T", model.outputs) if model.every_step else ("N", model.outputs)
     outputs = []
     kind = FLOAT
-    if isinstance(model, QuantizedModel):
+    if integers and isinstance(model, QuantizedModel):
         raw, kind = graph.op("Cast", value, kind=INT64, to=INT64, name="raw"), DOUBLE
         value = graph.op("Mul", graph.cast(value, DOUBLE), graph.constant(model.output_format.step, DOUBLE))
         outputs.append(value_info(raw, *shape))

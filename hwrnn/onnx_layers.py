@@ -52,7 +52,7 @@ class LayerWriter:
         self.graph, self.name, self.cell, self.units = graph, name, layer.cell, layer.units
         self.kind, self.stored = kind, stored
         blocks = {
-            (gate, operand): graph.initializer(f"{name}.{gate}.{operand}", file_parameter(layer, gate, operand))
+            (gate, operand): self.block(layer, gate, operand)
             for phase in layer.cell.phases for gate, reads in phase.gates.items() for operand in (*reads, "b")
         }  # fmt: skip
         self.matrices: dict[tuple[int, str], Wire] = {}
@@ -70,6 +70,10 @@ class LayerWriter:
                         for gate in rows
                     ]  # fmt: skip
                     self.biases[k, operand] = self._joined(parts)
+
+    def block(self, layer: Layer | QuantizedLayer, gate: str, operand: str) -> Wire:
+        """A block of weights, or biases (``"b"``)."""
+        return self.graph.initializer(f"{self.name}.{gate}.{operand}", file_parameter(layer, gate, operand))
 
     def rows(self, phase: Phase, operand: str) -> tuple[str, ...]:
         """The gates that read an operand, in the order of their columns in a product."""

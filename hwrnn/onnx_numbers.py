@@ -22,8 +22,10 @@ __all__ = ["BOOL", "DOUBLE", "FLOAT", "INT64", "FloatNode", "Graph", "Wire", "lo
 FLOAT, DOUBLE = TensorProto.FLOAT, TensorProto.DOUBLE
 INT64, BOOL = TensorProto.INT64, TensorProto.BOOL
 
-_DTYPES: dict[int, Any] = {FLOAT: np.float32, DOUBLE: np.float64, INT64: np.int64}
-_KINDS: dict[int, str] = {FLOAT: "float", DOUBLE: "double", INT64: "int64"}
+_DTYPES: dict[int, Any] = {
+    FLOAT: np.float32, DOUBLE: np.float64, INT64: np.int64, TensorProto.INT8: np.int8, TensorProto.UINT8: np.uint8,
+}  # fmt: skip
+_KINDS: dict[int, str] = {FLOAT: "float", DOUBLE: "double"}
 _SMOOTH = {"sigmoid": "Sigmoid", "tanh": "Tanh"}
 
 
@@ -99,7 +101,7 @@ class Graph:
         if key not in self._constants:
             text = str(array.tolist()).replace(" ", "")
             label = name or (text if len(text) <= 24 else f"{array.size}_numbers")
-            label = f"{_KINDS[kind]}/{label}"
+            label = f"{_KINDS.get(kind, np.dtype(_DTYPES[kind]).name)}/{label}"
             known = self._labels[label] = self._labels.get(label, 0) + 1
             self._constants[key] = self.initializer(label if known == 1 else f"{label}#{known}", array)
         return self._constants[key]

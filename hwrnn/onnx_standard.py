@@ -9,7 +9,7 @@ The matrices of a node are joined from the initializers of the gates (``layer0.f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,6 +163,9 @@ def _attributes(layers: Sequence[Layer]) -> dict[str, Any]:
     return found
 
 
+Block = Callable[[str, str, str], Wire]
+
+
 @dataclass(frozen=True)
 class Run:
     """What a node computes of (N, T, inputs): ``steps`` (N, T, units), and ``final`` (N, units), each direction's last
@@ -172,10 +175,16 @@ class Run:
     final: Wire
 
 
-def standard(graph: Graph, names: Sequence[str], layers: Sequence[Layer], x: Wire, lengths: Wire) -> Run:
-    """One layer, or a forward and a reverse one beside it, as one node; :func:`unsaid` must have nothing against it."""
+def standard(
+    graph: Graph, names: Sequence[str], layers: Sequence[Layer], x: Wire, lengths: Wire, block: Block | None = None
+) -> Run:
+    """One layer, or a forward and a reverse one beside it, as one node; :func:`unsaid` must have nothing against it.
+
+    Args:
+        block: gives a block of weights by the layer's name, gate and operand; None for initializers of the layers'.
+    """
     operator = OPERATORS[layers[0].cell.name]
-    directions = [_Direction(graph, name, layer, operator) for name, layer in zip(names, layers, strict=True)]
+    directions = [_Direction(graph, name, layer, operator, block) for name, layer in zip(names, layers, strict=True)]
     attributes = _attributes(layers)
     weights = [_stacked(graph, [getattr(d, kind)() for d in directions], f"{graph.scope}{kind.upper()}")
                for kind in ("w", "r", "b")]  # fmt: skip
@@ -231,11 +240,15 @@ def _initial(graph: Graph, names: Sequence[str], layers: Sequence[Layer], state:
 class _Direction:
     """The matrices of one layer in the operator's order, joined from its initializers."""
 
-    def __init__(self, graph: Graph, name: str, layer: Layer, operator: Operator) -> None:
+    def __init__(self, graph: Graph, name: str, layer: Layer, operator: Operator, block: Block | None) -> None:
+        def own(name: str, gate: str, operand: str) -> Wire:
+            return graph.initializer(f"{name}.{gate}.{operand}", layer.block(gate, operand))
+
+        block = own if block is None else block
         self.graph, self.units, self.operator = graph, layer.units, operator
         self.inputs = layer.inputs
         self.blocks = {
-            (gate, operand): graph.initializer(f"{name}.{gate}.{operand}", layer.block(gate, operand))
+            (gate, operand): block(name, gate, operand)
             for phase in layer.cell.phases for gate, reads in phase.gates.items() for operand in (*reads, "b")
         }  # fmt: skip
 

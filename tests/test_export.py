@@ -11,6 +11,7 @@ import pytest
 from onnx import shape_inference
 
 from hwrnn.cells import CELLS
+from hwrnn.cli import main
 from hwrnn.data import Dataset, Split
 from hwrnn.errors import UsageError, require
 from hwrnn.golden import golden
@@ -27,6 +28,7 @@ X = RNG.normal(0, 1.2, (7, 6, 3)).astype(np.float32)
 LENGTHS = np.array([6, 1, 4, 6, 2, 5, 3])
 DATA = Dataset.of("noise", Split(X, np.arange(7) % 4, LENGTHS))
 ACTIVATIONS = ("tanh", "relu", "hard_tanh", "relu1", "relu6", "leaky_relu:3", "identity", "hard_sigmoid_1_5")
+GATES = ("hard_sigmoid", "leaky_relu:2", "pwl_sigmoid", "relu")
 RECURRENT = {"RNN", "GRU", "LSTM"}
 
 
@@ -94,7 +96,8 @@ def test_a_standard_operator_says_a_layer(cell, shape):
 @pytest.mark.parametrize("cell", CELLS)
 def test_with_every_pair_of_nonlinearities(cell):
     said = 0
-    for activation, gate in itertools.product(ACTIVATIONS, ("sigmoid", "hard_sigmoid", "leaky_relu:2", "pwl_sigmoid")):
+    pairs = [*itertools.product(ACTIVATIONS, ("sigmoid",)), *itertools.product(("tanh",), GATES)]
+    for activation, gate in pairs:
         model = network(cell, activation, gate)
         proto = model_proto(model)
         due = unsaid(model.layers[0]) is None
@@ -103,8 +106,6 @@ def test_with_every_pair_of_nonlinearities(cell):
         limit = 2e-5 * max(1, float(np.abs(expected).max()))
         np.testing.assert_allclose(run(proto)["y"], expected, rtol=1e-4, atol=limit)
         said += due
-        if not CELLS[cell].gated and gate != "sigmoid":
-            break
     assert (said > 0) == (cell in OPERATORS)
 
 
@@ -186,3 +187,49 @@ def test_files_of_unknown_formats_are_refused_by_name(tmp_path):
     onnx.save(proto, tmp_path / "new.onnx")
     with pytest.raises(UsageError, match=r"format .*99, written by hwrnn 7\.5\.0: install a newer hwrnn"):
         load(tmp_path / "new.onnx")
+
+
+# -- the verb ----------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    save(network("gru", every_step=False), folder / "m.onnx")
+    save(network("lstm", "hard_tanh", "hard_sigmoid"), folder / "hard.onnx")
+    save(quantize(network("lstm", "hard_tanh", "hard_sigmoid"), DATA, 8, method="mse"), folder / "q.onnx")
+    return folder
+
+
+@pytest.mark.parametrize("form", ("onnx", "standard", "qonnx", "qonnx-standard", "qdq", "c"))
+def test_every_form_on_the_command_line(form, models, tmp_path, capsys):
+    source = models / ("m.onnx" if form == "standard" else "q.onnx")
+    assert main(["export", str(source), "--form", form, "-o", str(tmp_path / "out"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["same_bits"] == (form not in ("qonnx-standard", "qdq"))
+    if form == "c":
+        assert (tmp_path / "out" / "network.c").is_file()
+        return
+    checked(onnx.load(tmp_path / "out"))
+    if form == "qonnx":
+        assert found["difference_lsb"]["largest"] == 0 and found["difference_lsb"]["outputs"] == 64 * 4
+    assert main(["export", str(source), "--form", form, "-o", str(tmp_path / "out")]) == 0
+    text = capsys.readouterr().out
+    assert ("LSB of the output" in text) == (form in ("qonnx", "qonnx-standard", "qdq"))
+    assert ("half to even" in text) == (form in ("qonnx-standard", "qdq"))
+
+
+@pytest.mark.parametrize(
+    "words, text",
+    [
+        (["m.onnx", "--form", "pickle"], "Form must be one of onnx, standard, qonnx, qonnx-standard, qdq, c, not"),
+        (["m.onnx", "--form", "qdq"], "Model must be quantized for the form qdq, not a float one: run hwrnn quantize"),
+        (["m.onnx", "--form", "c"], "Model must be quantized for the form c"),
+        (["q.onnx", "--form", "standard"], "Model must be a float one for the form standard"),
+        (["hard.onnx", "--form", "standard"], "Layer 0 must be one that standard operators say, but ONNX says"),
+        (["m.onnx", "--data", "japanese-vowels"], "Data must come with a form to measure on them, not with onnx"),
+        (["q.onnx", "--form", "qdq", "--data", "japanese-vowels"], "Data must have 3 features"),
+    ],
+)
+def test_what_cannot_be_exported(words, text, models, tmp_path, capsys):
+    assert main(["export", str(models / words[0]), *words[1:], "-o", str(tmp_path / "out")]) == 2
+    assert text in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

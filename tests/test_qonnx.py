@@ -7,10 +7,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from hwrnn.cells import CELLS
 from hwrnn.data import Dataset, Split
 from hwrnn.errors import UsageError, require
 from hwrnn.golden import golden
 from hwrnn.importing import import_onnx
+from hwrnn.model import build_model
+from hwrnn.onnx_standard import OPERATORS
+from hwrnn.qonnx import Quants, difference, exact, quantized_proto
 from hwrnn.quantization import quantize
 
 RNG = np.random.default_rng(0)
@@ -89,9 +93,10 @@ def run_file(path, x):
     return session.run(None, {"x": x})[0]
 
 
-@pytest.mark.parametrize("per_axis", (False, True))
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("operator", GATES)
+@pytest.mark.parametrize("operator, kind, per_axis", [
+    *((operator, "int8", per_axis) for operator in GATES for per_axis in (False, True)),
+    *(("LSTM", kind, per_axis) for kind in KINDS for per_axis in (False, True) if kind != "int8"),
+])  # fmt: skip
 def test_what_the_file_computes_and_its_integers(operator, kind, per_axis, tmp_path):
     path = tmp_path / "q.onnx"
     scale = 2.0 ** -(11 if kind == "int16" else 2 if kind == "int4" else 6)
@@ -115,6 +120,71 @@ def test_what_the_file_computes_and_its_integers(operator, kind, per_axis, tmp_p
             form = layer.formats.weights[key]
             np.testing.assert_array_equal(layer.weights[key], due << (form.frac - due_frac))
             assert form.frac == due_frac or (per_axis and form.frac > due_frac)
+
+
+def network_of(cell, activation, gate, **shape):
+    model = build_model(3, 4, cell=cell, hidden=5, seed=3, activation=activation,
+                        gate=gate if CELLS[cell].gated else None, every_step=True, **shape)  # fmt: skip
+    made = quantize(model, SEQUENCES, 8, method="mse")
+    for layer in made.layers:  # ONNX's peepholes are diagonals
+        for (_, operand), w in layer.weights.items():
+            if operand == "c":
+                w[np.eye(layer.units) == 0] = 0
+    return made
+
+
+SEQUENCES = Dataset.of("noise", Split(X, np.arange(30).reshape(6, 5) % 4, np.array([5, 1, 3, 5, 2, 4])))
+LENGTHS = SEQUENCES.train.lengths
+FUNCTIONS = (("hard_tanh", "hard_sigmoid"), ("tanh", "sigmoid"), ("pwl_tanh", "plan_sigmoid"))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_form_qonnx_computes_golden_bits(cell):
+    for activation, gate in FUNCTIONS if cell in ("lstm", "gru") else FUNCTIONS[:1]:
+        model = network_of(cell, activation, gate, bidirectional=activation == "tanh" or cell == "ligru")
+        proto = quantized_proto(model, "qonnx")
+        onnx.checker.check_model(proto, full_check=True)
+        found = difference(model, proto, X, LENGTHS)
+        assert found.largest == 0 and found.outputs == 4 * LENGTHS.sum()
+
+
+def test_a_planted_fault_is_seen(monkeypatch):
+    model = network_of("lstm", "hard_tanh", "hard_sigmoid")
+    monkeypatch.setattr(Quants, "value", lambda self, graph, wire, form, name="": self._quant(
+        graph, wire, form, "FLOOR", name))  # fmt: skip
+    assert difference(model, quantized_proto(model, "qonnx"), X, LENGTHS).share > 0.5
+
+
+def test_float32_holds_only_so_much():
+    model = build_model(3, 4, cell="lstm", hidden=5, every_step=True)
+    assert exact(quantize(model, SEQUENCES, 8, method="mse"))
+    assert not exact(quantize(model, SEQUENCES, 14, method="mse"))
+
+
+@pytest.mark.parametrize("form", ("qonnx-standard", "qdq"))
+@pytest.mark.parametrize("cell", CELLS)
+def test_forms_around_standard_operators(cell, form, tmp_path):
+    for activation, gate in FUNCTIONS[:2]:
+        if cell not in OPERATORS and activation == "tanh":
+            continue
+        activation = "relu1" if (cell, activation) == ("rnn", "hard_tanh") else activation
+        model = network_of(cell, activation, gate)
+        proto = quantized_proto(model, form)
+        onnx.checker.check_model(proto, full_check=True)
+        kinds = {node.op_type for node in proto.graph.node}
+        assert ("Scan" in kinds) != bool(kinds & set(GATES))
+        found = difference(model, proto, X, LENGTHS)
+        assert found.largest * model.output_format.step < 0.25
+        if "Scan" in kinds:
+            continue
+        assert found.largest > 0  # nothing rounds inside the operator
+        onnx.save(proto, tmp_path / "q.onnx")
+        again = quantize(import_onnx(tmp_path / "q.onnx", task="classification").model, SEQUENCES, 8, method="mse")
+        assert again.input_format == model.input_format
+        for old, new in zip(model.stack, again.stack, strict=True):
+            for key, form_of in old.formats.weights.items():
+                assert new.formats.weights[key] == form_of
+                np.testing.assert_array_equal(new.weights[key], old.weights[key])
 
 
 def test_grids_that_are_no_powers_of_two_are_told(tmp_path):

@@ -8,5 +8,5 @@ name below.
 #: In the order of the help.
 VERBS = (
     "demo", "train", "evolve", "quantize", "compare", "generate", "frames", "simulate", "implement", "run", "forecast",
-    "detect", "inspect", "import",
+    "detect", "inspect", "import", "export",
 )  # fmt: skip

@@ -6,7 +6,7 @@ refused, so that nothing can be accepted and ignored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -219,16 +219,24 @@ def opset_of(proto: ModelProto | FunctionProto) -> dict[str, int]:
     return {"" if entry.domain == "ai.onnx" else entry.domain: entry.version for entry in proto.opset_import}
 
 
-def flattened(proto: ModelProto) -> ModelProto:
+def flattened(proto: ModelProto, known: Container[str] = ()) -> ModelProto:
     """The model with its local functions (as PyTorch's dynamo exporter writes them) put in their callers' places.
 
-    That functions end and how many nodes they become is checked where the file is read.
+    That functions end and how many nodes they become is checked where the file is read. Those of ``known`` operators,
+    the domain in front, are what their names say and stay calls.
 
     Raises:
         UsageError: functions of another operator set than their file, or that do not fit their calls.
     """
     if not proto.functions:
         return proto
+    if any(f"{f.domain}.{f.name}" in known for f in proto.functions):
+        kept = [f for f in proto.functions if f"{f.domain}.{f.name}" not in known]
+        copy = ModelProto()
+        copy.CopyFrom(proto)
+        del copy.functions[:]
+        copy.functions.extend(kept)
+        return flattened(copy)
     opsets = opset_of(proto)
     for function in proto.functions:
         for domain, version in opset_of(function).items():

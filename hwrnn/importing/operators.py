@@ -92,7 +92,11 @@ class Interpreter:
         self, proto: ModelProto, zero_initial: bool = False, dyes: Mapping[Any, float] | None = None
     ) -> None:
         self.dyes = dyes
-        self.proto = flattened(proto)
+        for module in HANDLERS:
+            name = f"hwrnn.importing.{module}"
+            if importlib.util.find_spec(name) is not None:
+                importlib.import_module(name)
+        self.proto = flattened(proto, OPERATORS)
         _check_recurrent(self.proto.graph)
         self.opset = opset_of(proto)[""]
         self.opsets = opset_of(self.proto)
@@ -102,10 +106,6 @@ class Interpreter:
         self._bound: dict[str, int] = {}
         self._declared = dict(_inputs(self.proto.graph))
         self._most = _MOST_ELEMENTS + 8 * proto.ByteSize()
-        for module in HANDLERS:
-            name = f"hwrnn.importing.{module}"
-            if importlib.util.find_spec(name) is not None:
-                importlib.import_module(name)
         for _ in range(_MOST_ROLES):
             try:
                 self._interpret()
