@@ -205,10 +205,11 @@ def array_of(tensor: TensorProto, words: str) -> np.ndarray:
     Raises:
         UsageError: an element type that is not read, numbers that are not finite, or a tensor that is not sound.
     """
-    if tensor_kind(tensor.data_type) is None:
+    kind = tensor_kind(tensor.data_type)
+    if kind is None:
         known = ", ".join(str(k) for k in (*FLOATS.values(), *_OTHERS.values()))
         raise UsageError(f"Numbers of {words} must be {known}, not {kind_name(tensor.data_type)}")
-    array = tensor_array(tensor)
+    array = tensor_array(tensor).astype(kind, copy=False)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise UsageError(f"Numbers of {words} must be finite: train the network again with a smaller rate")
     return array
