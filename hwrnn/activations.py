@@ -27,8 +27,14 @@ __all__ = [
     "PiecewiseLinear",
     "Smooth",
     "Table",
+    "clipped",
     "nonlinearity",
+    "plainly_named",
 ]
+
+
+#: Name, alpha and beta of an activation of ONNX's recurrent operators; None where it has no such parameter.
+OnnxActivation = tuple[str, float | None, float | None]
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,11 @@ class Nonlinearity:
 
     name: str
     stands_for: str | None
+
+    @property
+    def onnx(self) -> OnnxActivation | None:
+        """What ONNX calls it, and its alpha and beta; None where it has no name there or the pieces say it."""
+        return None
 
     def __call__(self, x: Any) -> Any:
         return x.apply(self) if hasattr(x, "apply") else self.value(np.asarray(x))
@@ -123,14 +134,11 @@ class PiecewiseLinear(Nonlinearity):
 
     @cached_property
     def shift_only(self) -> bool:
-        """Whether hardware can compute it with shifts and one adder: dyadic, slopes of at most two terms."""
-        # A clipped line never compares with its knots, so they may be any fraction there (8/3 for 3x/16 +
-        # 1/2).
-        knots = () if self.as_clip() is not None else self.knots
+        """Whether hardware can compute it with shifts and one adder: short dyadic numbers, slopes of two terms."""
+        # Knots may be any fraction (8/3 for 3x/16 + 1/2): integers are compared with the next one.
         try:
-            for value in (*knots, *self.intercepts):
-                point_of(value)
-            return all(len(signed_powers(s)) <= 2 for s in self.slopes)
+            short = all(point_of(value) <= _FINEST_POINT for value in (*self.slopes, *self.intercepts))
+            return short and all(len(signed_powers(s)) <= 2 for s in self.slopes)
         except ValueError:
             return False
 
@@ -153,7 +161,9 @@ class PiecewiseLinear(Nonlinearity):
         return np.asarray(_floats(self.gradients, x)[np.searchsorted(_floats(self.knots, x), x, side="right")])
 
     def in_hardware(self, output: Format) -> PiecewiseLinear:
-        return self if self.shift_only else _fit_for(self.name, output)
+        if self.shift_only:
+            return self
+        return _fit_for(self.name, output) if self.name in NONLINEARITIES else _general_fit(self, output)
 
     def as_clip(self) -> ClippedLine | None:
         """The function as one rising line between two bounds, or None where it is more than that."""
@@ -208,19 +218,42 @@ class PiecewiseLinear(Nonlinearity):
 
 @dataclass(frozen=True)
 class Smooth(Nonlinearity):
-    """A smooth function, for float models; hardware gets a fitted approximation of it."""
+    """A smooth function, for float models; hardware gets a fitted approximation of it.
+
+    Attributes:
+        function, slope_from_value: numpy's ufuncs and operators only, which training prints as C too.
+        slope_from_input: where the value does not say the slope.
+        turns: the inputs at which the function turns from falling to rising or back.
+        known_as: see :attr:`Nonlinearity.onnx`.
+    """
 
     function: Callable[[np.ndarray], np.ndarray]
     slope_from_value: Callable[[np.ndarray], np.ndarray]
+    slope_from_input: Callable[[np.ndarray], np.ndarray] | None = None
+    turns: tuple[float, ...] = ()
+    known_as: OnnxActivation | None = None
+
+    @property
+    def onnx(self) -> OnnxActivation | None:
+        return self.known_as
+
+    @property
+    def slope(self) -> Callable[[np.ndarray], np.ndarray]:
+        """The derivative, from the input where there is ``slope_from_input``, else from the value."""
+        return self.slope_from_input or self.slope_from_value
 
     def value(self, x: np.ndarray) -> np.ndarray:
         return np.asarray(self.function(x))
 
     def derivative(self, x: np.ndarray) -> np.ndarray:
-        return np.asarray(self.slope_from_value(self.function(x)))
+        return np.asarray(self.slope(self.function(x) if self.slope_from_input is None else x))
 
     def in_hardware(self, output: Format) -> PiecewiseLinear:
-        return _fit_for(self.name, output)
+        # Both are point-symmetric, and have fitters that make use of it.
+        return (_fit_for if self.name in ("sigmoid", "tanh") else _general_fit_named)(self.name, output)
+
+
+_FINEST_POINT = 32  # fraction bits of a slope or an intercept in hardware
 
 
 def _as(value: Fraction, like: np.ndarray) -> Any:
@@ -238,6 +271,15 @@ def _pwl(name: str, stands_for: str | None, knots: str, slopes: str, intercepts:
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
     return 0.5 * np.tanh(0.5 * x) + 0.5  # never overflows
+
+
+def _softplus(x: np.ndarray) -> np.ndarray:
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.absolute(x)))  # never overflows
+
+
+def _softsign_slope(y: np.ndarray) -> np.ndarray:
+    root = 1 - np.absolute(y)
+    return root * root
 
 
 def _leaky(shift: int) -> PiecewiseLinear:
@@ -266,6 +308,36 @@ def _fit_for(function: str, output: Format) -> PiecewiseLinear:
     from hwrnn.fitting import fit_for
 
     return fit_for(function, 8, 2, output)
+
+
+def _general_fit(function: Nonlinearity, output: Format) -> PiecewiseLinear:
+    from hwrnn.fitting_general import general_fit
+
+    return general_fit(function, output)
+
+
+def _general_fit_named(name: str, output: Format) -> PiecewiseLinear:
+    return _general_fit(nonlinearity(name), output)
+
+
+def clipped(function: Nonlinearity, bound: float) -> Nonlinearity:
+    """The function of an input that is first limited to ``[-bound, bound]``, as ONNX's ``clip`` does.
+
+    Raises:
+        ValueError: a bound that is not a positive finite number.
+    """
+    from hwrnn.clipping import clipped as made
+
+    return made(function, bound)
+
+
+def _real(base: str) -> Callable[..., Nonlinearity]:
+    def make(*parameters: float) -> Nonlinearity:
+        from hwrnn import smooth
+
+        return smooth.MAKERS[base](*parameters)
+
+    return make
 
 
 def _pwl_fit(function: str) -> Callable[..., Nonlinearity]:
@@ -301,8 +373,11 @@ NONLINEARITIES: dict[str, Nonlinearity] = {
              "0 5/32 3/8 1/2 5/8 27/32 1"),
         _pwl("plan_tanh", "tanh", "-5/2 -19/16 -1/2 1/2 19/16 5/2", "0 1/8 1/2 1 1/2 1/8 0",
              "-1 -11/16 -1/4 0 1/4 11/16 1"),
-        Smooth("sigmoid", "sigmoid", _sigmoid, lambda y: y * (1 - y)),
-        Smooth("tanh", "tanh", np.tanh, lambda y: 1 - y * y),
+        Smooth("sigmoid", "sigmoid", _sigmoid, lambda y: y * (1 - y), known_as=("Sigmoid", None, None)),
+        Smooth("tanh", "tanh", np.tanh, lambda y: 1 - y * y, known_as=("Tanh", None, None)),
+        Smooth("softsign", "softsign", lambda x: x / (1 + np.absolute(x)), _softsign_slope,
+               known_as=("Softsign", None, None)),
+        Smooth("softplus", "softplus", _softplus, lambda y: -np.expm1(-y), known_as=("Softplus", None, None)),
     )
 }  # fmt: skip
 
@@ -310,9 +385,12 @@ NONLINEARITIES: dict[str, Nonlinearity] = {
 def _enter_tables() -> None:
     from hwrnn.staircase import Tabulated
 
-    for smooth in [f for f in NONLINEARITIES.values() if isinstance(f, Smooth)]:
+    for smooth in (NONLINEARITIES["sigmoid"], NONLINEARITIES["tanh"]):
+        assert isinstance(smooth, Smooth)
         name = f"table_{smooth.name}"
-        NONLINEARITIES[name] = Tabulated(name, smooth.name, smooth.function, smooth.slope_from_value)
+        NONLINEARITIES[name] = Tabulated(
+            name, smooth.name, smooth.function, smooth.slope_from_value, known_as=smooth.known_as
+        )
 
 
 #: Names that take parameters after a colon, with the defaults that stand where none are given.
@@ -320,23 +398,54 @@ PARAMETRIC: dict[str, tuple[Callable[..., Nonlinearity], tuple[float, ...]]] = {
     "leaky_relu": (_leaky, (3,)),
     "pwl_sigmoid": (_pwl_fit("sigmoid"), (4,)),
     "pwl_tanh": (_pwl_fit("tanh"), (4,)),
-    "clip": (clip, (2,)),
+    "clip": (clip, (2.0,)),
+    # ONNX's activations; the defaults are those of ONNX.
+    "leaky": (_real("leaky"), (0.01,)),
+    "thresholded": (_real("thresholded"), (1.0,)),
+    "affine": (_real("affine"), (1.0, 0.0)),
+    "hard_line": (_real("hard_line"), (0.2, 0.5)),
+    "scaled_tanh": (_real("scaled_tanh"), (1.0, 1.0)),
+    "elu": (_real("elu"), (1.0,)),
 }
+
+
+def _is_real(base: str) -> bool:
+    """Whether the parameters of a name are any numbers; else they are whole ones."""
+    return isinstance(PARAMETRIC[base][1][0], float)
 
 
 def _parameter(base: str, k: int, text: str) -> Any:
     if base.startswith("pwl_") and k >= 2:
         return text  # the form of the fit
-    return float(text) if base == "clip" else int(text)
+    return float(text) if _is_real(base) else int(text)
+
+
+def plainly_named(name: str) -> Nonlinearity | None:
+    """The nonlinearity of a name that says all of it without a fit, such as ``elu:1|3``; else None."""
+    inner = name.rpartition("|")[0] or name
+    base = inner.partition(":")[0]
+    if inner not in NONLINEARITIES and (base not in PARAMETRIC or base == "clip" or not _is_real(base)):
+        return None
+    try:
+        return nonlinearity(name)
+    except ValueError:
+        return None
 
 
 def nonlinearity(name: str) -> Nonlinearity:
     """The nonlinearity of a name: ``hard_tanh``, ``leaky_relu:4``, ``pwl_sigmoid:5``, ``pwl_tanh:4:1``,
-    ``pwl_sigmoid:5:2:jumps``.
+    ``pwl_sigmoid:5:2:jumps``, ``hard_line:0.2:0.5``; behind a bar the bound of its input: ``sigmoid|3``.
 
     Raises:
         ValueError: an unknown name or parameters that do not fit it.
     """
+    inner, bar, limit = str(name).rpartition("|")
+    if bar:
+        try:
+            bound = float(limit)
+        except ValueError:
+            raise ValueError(f"Nonlinearity must have a number behind the bar, not {name!r}") from None
+        return clipped(nonlinearity(inner), bound)
     base, *given = str(name).split(":")
     if base in NONLINEARITIES and not given:
         return NONLINEARITIES[base]
@@ -352,7 +461,7 @@ def nonlinearity(name: str) -> Nonlinearity:
     except ValueError as error:
         text = str(error)
         if "invalid literal" in text or "could not convert" in text:
-            kind = "a number" if base == "clip" else "whole numbers"
+            kind = ("a number" if len(default) == 1 else "numbers") if _is_real(base) else "whole numbers"
             raise ValueError(f"Nonlinearity {base} must have {kind} after the colon, not {name!r}") from error
         raise
 

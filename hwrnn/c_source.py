@@ -118,8 +118,10 @@ APART void {name}(int add, long rows, long cols, long n, long stride, const T *r
 class _Symbol:
     """A number of the printed program: a smooth function's own lines say what it is in C."""
 
-    _FUNCTIONS: ClassVar = {"tanh": "tangent", "exp": "expf", "sqrt": "sqrtf", "absolute": "fabsf", "negative": "-"}
-    _INFIX: ClassVar = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}
+    _FUNCTIONS: ClassVar = {"tanh": "tangent", "exp": "expf", "sqrt": "sqrtf", "absolute": "fabsf", "negative": "-",
+                            "expm1": "expm1f", "log1p": "log1pf"}  # fmt: skip
+    _INFIX: ClassVar = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/", "less": "<", "less_equal": "<="}
+    _CHOICES: ClassVar = {"maximum": "<", "minimum": ">"}
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -129,6 +131,9 @@ class _Symbol:
         if method == "__call__" and not options:
             if ufunc.__name__ in self._INFIX:
                 return _Symbol(f"({names[0]} {self._INFIX[ufunc.__name__]} {names[1]})")
+            if ufunc.__name__ in self._CHOICES:  # what is not a number stays so
+                first, second = names if isinstance(args[0], _Symbol) else names[::-1]
+                return _Symbol(f"({first} {self._CHOICES[ufunc.__name__]} {second} ? {second} : {first})")
             if ufunc.__name__ in self._FUNCTIONS:
                 return _Symbol(f"{self._FUNCTIONS[ufunc.__name__]}({names[0]})")
         raise Unprintable(f"{ufunc.__name__!r} has no counterpart in C")
@@ -153,6 +158,9 @@ class _Symbol:
 
     def __rmul__(self, other: Any) -> _Symbol:
         return self._with(np.multiply, other, self)
+
+    def __neg__(self) -> _Symbol:
+        return self._with(np.negative, self)
 
     def __truediv__(self, other: Any) -> _Symbol:
         return self._with(np.divide, self, other)

@@ -22,6 +22,7 @@ class Certificate:
         maximum, mean: of the absolute error.
         at: the input with the largest error.
         maximum_lsb, mean_lsb: in least significant bits of the output; None without an output format.
+        bound: what a fit of any function promises of the error before rounding, at this output format; else None.
     """
 
     function: str
@@ -31,6 +32,7 @@ class Certificate:
     at: float
     maximum_lsb: float | None = None
     mean_lsb: float | None = None
+    bound: float | None = None
 
 
 def certify(
@@ -51,16 +53,17 @@ def certify(
     if source is None or output is None:
         knots = [float(k) for k in getattr(function, "knots", ()) if abs(k) <= reach]
         x = np.union1d(np.arange(-reach, reach + 2**-11, 2**-10), knots)
-        y = function.value(x)
+        y, bound = function.value(x), None
     else:
         low = max(source.lo, math.ceil(-reach * 2.0**source.frac))
         raw = np.arange(low, min(source.hi, math.floor(reach * 2.0**source.frac)) + 1)
         x = source.dequantize(raw)
         y = function.in_hardware(output)(Fixed.of(raw, source)).to(output).value
+        bound = getattr(function.in_hardware(output), "bound", None)
     error = np.abs(y - nonlinearity(function.stands_for).value(x))
     lsb = None if output is None else output.step
     worst, mean = float(error.max()), float(error.mean())
     return Certificate(
         function.name, function.stands_for, worst, mean, float(x[error.argmax()]),
-        None if lsb is None else worst / lsb, None if lsb is None else mean / lsb,
+        None if lsb is None else worst / lsb, None if lsb is None else mean / lsb, bound,
     )  # fmt: skip

@@ -270,11 +270,17 @@ def _before(function: Nonlinearity, output: Format, range_: Seen) -> Format:
     or its result saturates, or at twice the largest value seen.
     """
     hardware = function.in_hardware(output)
-    frac = output.frac + math.ceil(math.log2(max(abs(s) for s in hardware.gradients))) + 1
+    steepest = max(abs(s) for s in hardware.gradients) or 1  # of a constant nothing need be known
+    frac = output.frac + math.ceil(math.log2(steepest)) + 1
     ends = []
-    for side, limit in ((0, output.min - output.step), (-1, output.max + output.step)):
+    for side, knots in ((0, hardware.knots[:1]), (-1, hardware.knots[-1:])):
         slope, intercept, flat = hardware.slopes[side], hardware.intercepts[side], hardware.flat_beyond[side]
-        ends.append((limit - float(intercept)) / float(slope) if flat is None else flat)
+        if flat is None and slope:
+            # Outwards from the last knot, where the line leaves the format.
+            limit = output.min - output.step if (side == 0) == (slope > 0) else output.max + output.step
+            reached = [(limit - float(intercept)) / float(slope), *map(float, knots)]
+            flat = min(reached) if side == 0 else max(reached)
+        ends.append(flat or 0.0)
     lo, hi = max(2 * range_.lo, ends[0]), min(2 * range_.hi, ends[1])
     return fine_format(replace(range_, lo=min(lo, hi, 0.0), hi=max(lo, hi, 2.0**-frac)), frac, margin=1.0)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from hwrnn import report
-from hwrnn.activations import NONLINEARITIES, PARAMETRIC, Nonlinearity, PiecewiseLinear, nonlinearity
+from hwrnn.activations import NONLINEARITIES, PARAMETRIC, Nonlinearity, PiecewiseLinear, nonlinearity, plainly_named
 from hwrnn.cells import Cell
 from hwrnn.certificates import certify
 from hwrnn.errors import UsageError
@@ -143,23 +143,25 @@ def _source(formats: Any, read: Any) -> Format:
 
 
 def _certificate(function: Nonlinearity, source: Format | None, output: Format | None) -> dict[str, Any]:
+    itself = function.stands_for == function.name and plainly_named(function.name) == function
+    if function.stands_for is None or itself:
+        return {"stands_for": function.stands_for, "certificate": None}
+    bound = getattr(function, "bound", None)
     if isinstance(function, PiecewiseLinear):
         # A plain copy: a fitted function would be fitted anew for this output, and the model has the one it has.
         function = PiecewiseLinear(
             function.name, function.stands_for, function.knots, function.slopes, function.intercepts
         )
-    if function.stands_for in (None, function.name):
-        return {"stands_for": function.stands_for, "certificate": None}
     if source is not None and source.frac > _FINEST:
         source = Format(max(source.width - source.frac + _FINEST, 2), _FINEST, source.signed)
-    made = certify(function, source, output)
+    made = replace(certify(function, source, output), bound=bound)
     figures = {key: value for key, value in asdict(made).items() if key not in ("function", "stands_for")}
     return {"stands_for": function.stands_for, "certificate": {**figures, "inputs": str(source) if source else None}}
 
 
 def looks_like_nonlinearity(text: str) -> bool:
     """Whether a word names a nonlinearity of the catalogue, and no file."""
-    base = text.partition(":")[0]
+    base = text.partition("|")[0].partition(":")[0]
     return (base in NONLINEARITIES or base in PARAMETRIC) and not Path(text).exists()
 
 

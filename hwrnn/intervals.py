@@ -63,11 +63,14 @@ class Box:
 
 
 def through(function: Nonlinearity, box: Box) -> Box:
-    """The range of a nonlinearity over a box; a smooth one must not fall."""
-    if not isinstance(function, PiecewiseLinear):
-        return Box(function.value(box.lo), function.value(box.hi))
+    """The range of a nonlinearity over a box."""
     ends = [function.value(box.lo), function.value(box.hi)]
     lo, hi = np.minimum(*ends), np.maximum(*ends)
+    if not isinstance(function, PiecewiseLinear):
+        for turn in getattr(function, "turns", ()):
+            inside, value = (box.lo < turn) & (turn < box.hi), float(function.value(np.array(turn)))
+            lo, hi = np.where(inside, np.minimum(lo, value), lo), np.where(inside, np.maximum(hi, value), hi)
+        return Box(lo, hi)
     for k, knot in enumerate(function.knots):
         inside = (box.lo < float(knot)) & (float(knot) <= box.hi)
         for piece in (k, k + 1):  # a function may jump at a knot: both lines count there

@@ -8,6 +8,7 @@ adds the file's name.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, replace
@@ -18,11 +19,13 @@ from typing import Any
 import numpy as np
 
 from hwrnn import __version__
-from hwrnn.activations import NONLINEARITIES, Nonlinearity, PiecewiseLinear
+from hwrnn.activations import NONLINEARITIES, Nonlinearity, PiecewiseLinear, clipped, plainly_named
 from hwrnn.cells import CELLS, Cell, Dense, cell_named
+from hwrnn.clipping import ClippedLines
 from hwrnn.directions import groups_of, layers_fault
 from hwrnn.errors import Damaged, UsageError, shown
 from hwrnn.fitting import FORMS, Fitted
+from hwrnn.fitting_general import Approximation
 from hwrnn.fixed import Format
 from hwrnn.formats import LayerFormats, Widths
 from hwrnn.model import Layer, Model
@@ -104,11 +107,17 @@ def _layer(layer: Layer | QuantizedLayer) -> dict[str, Any]:
 
 def _function(function: Nonlinearity) -> dict[str, Any]:
     what: dict[str, Any] = {"name": function.name, "stands_for": function.stands_for}
+    if function.name not in NONLINEARITIES and plainly_named(function.name) == function:
+        return what  # the name says its numbers
+    if isinstance(function, ClippedLines):
+        return what | {"of": _function(function.inner), "limit": float(function.bound)}
     if isinstance(function, PiecewiseLinear):
         for key in ("knots", "slopes", "intercepts"):
             what[key] = [str(value) for value in getattr(function, key)]
     if isinstance(function, Staircase):
         what["steepness"] = [str(value) for value in function.steepness]
+    if isinstance(function, Approximation):
+        what["bound"] = function.bound
     if isinstance(function, Fitted):
         what.update(fits=function.fits, segments=function.segments, terms=function.terms, form=function.form)
     return what
@@ -248,12 +257,17 @@ def _cell(what: Any, head: bool) -> Cell:
 
 def _read_function(what: Mapping[str, Any]) -> Nonlinearity:
     name, stands_for = _get(what, "name", str), what.get("stands_for")
-    known = NONLINEARITIES.get(name)
+    known = plainly_named(name)
+    if "of" in what:
+        inner, limit = _get(what, "of", dict), _get(what, "limit", float)
+        if "of" in inner or not 0 < limit < math.inf:
+            raise Damaged(f"describe {name!r} as a nonlinearity of an input limited to a positive number")
+        return clipped(_read_function(inner), limit)
     if "knots" not in what:
-        if known is None or isinstance(known, PiecewiseLinear):
+        if known is None or (isinstance(known, PiecewiseLinear) and name in NONLINEARITIES):
             raise Damaged(f"describe nonlinearity {name!r} by its knots, slopes and intercepts")
         return known
-    if stands_for is not None and stands_for not in NONLINEARITIES:
+    if stands_for is not None and (not isinstance(stands_for, str) or plainly_named(stands_for) is None):
         raise Damaged(f"name a function of the catalogue that {name!r} stands for, not {shown(stands_for)}")
     knots, slopes, intercepts = (
         tuple(_fraction(text) for text in _get(what, key, list)) for key in ("knots", "slopes", "intercepts")
@@ -267,6 +281,11 @@ def _read_function(what: Mapping[str, Any]) -> Nonlinearity:
         if form not in FORMS:
             raise Damaged(f"describe the form of fit {name!r} as {' or '.join(FORMS)}, not {str(form)[:40]!r}")
         return Fitted(name, stands_for, knots, slopes, intercepts, segments, terms, fits, form)
+    if "bound" in what:
+        bound = _get(what, "bound", float)
+        if not 0 <= bound < math.inf:
+            raise Damaged(f"describe the bound of fit {name!r} as a positive number, not {bound!r}")
+        return Approximation(name, stands_for, knots, slopes, intercepts, bound)
     if "steepness" in what:
         steepness = tuple(_fraction(text) for text in _get(what, "steepness", list))
         if len(steepness) != len(slopes):

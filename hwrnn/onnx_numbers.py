@@ -15,6 +15,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from hwrnn.activations import Nonlinearity, PiecewiseLinear
+from hwrnn.clipping import ClippedLines, ClippedSmooth
 from hwrnn.errors import UsageError
 
 __all__ = ["BOOL", "DOUBLE", "FLOAT", "INT64", "FloatNode", "Graph", "Wire", "looked_up"]
@@ -26,7 +27,6 @@ _DTYPES: dict[int, Any] = {
     FLOAT: np.float32, DOUBLE: np.float64, INT64: np.int64, TensorProto.INT8: np.int8, TensorProto.UINT8: np.uint8,
 }  # fmt: skip
 _KINDS: dict[int, str] = {FLOAT: "float", DOUBLE: "double"}
-_SMOOTH = {"sigmoid": "Sigmoid", "tanh": "Tanh"}
 
 
 @dataclass(frozen=True)
@@ -185,16 +185,20 @@ class FloatNode:
         return self._op("Mul", other, swap=True)
 
     def apply(self, function: Nonlinearity) -> FloatNode:
-        """A nonlinearity: Clip where it is a clipped line, else its pieces looked up, or ONNX's smooth operator.
+        """A nonlinearity: ONNX's own operator, Clip where it is a clipped line, or its pieces looked up.
 
         Raises:
             UsageError: a smooth function that ONNX has no operator for.
         """
         graph, x = self.graph, self.wire
+        if isinstance(function, ClippedLines | ClippedSmooth):
+            assert function.inner is not None
+            ends = [graph.constant(b, x.kind) for b in (-function.bound, function.bound)]
+            return FloatNode(graph, graph.op("Clip", x, *ends)).apply(function.inner)
+        if function.onnx is not None:
+            return self._standard(*function.onnx)
         if not isinstance(function, PiecewiseLinear):
-            if function.stands_for not in _SMOOTH:
-                raise UsageError(f"Smooth nonlinearity must be one of {', '.join(_SMOOTH)}, not {function.name!r}")
-            return FloatNode(graph, graph.op(_SMOOTH[function.stands_for], x))
+            raise UsageError(f"Smooth nonlinearity must be one that ONNX has, not {function.name!r}")
         clip = function.as_clip()
         if clip is None:
             pieces = ([float(v) for v in values] for values in (function.knots, function.slopes, function.intercepts))
@@ -206,3 +210,13 @@ class FloatNode:
             return FloatNode(graph, line.wire)
         low, high = (None if b is None else graph.constant(float(b), x.kind) for b in bounds)
         return FloatNode(graph, graph.op("Clip", line.wire, low, high))
+
+    def _standard(self, name: str, alpha: float | None, beta: float | None) -> FloatNode:
+        """An activation of ONNX's recurrent operators: two of them are no operators of their own."""
+        if name == "Affine":
+            return self * alpha + beta
+        if name == "ScaledTanh":
+            return (self * beta)._standard("Tanh", None, None) * alpha
+        attributes: dict[str, Any] = {"alpha": alpha, "beta": beta}
+        attributes = {key: value for key, value in attributes.items() if value is not None}
+        return FloatNode(self.graph, self.graph.op(name, self.wire, **attributes))

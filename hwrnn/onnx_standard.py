@@ -10,13 +10,14 @@ The matrices of a node are joined from the initializers of the gates (``layer0.f
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from onnx import TensorProto
 
-from hwrnn.activations import Nonlinearity, PiecewiseLinear, Smooth
+from hwrnn.activations import Nonlinearity, PiecewiseLinear
+from hwrnn.clipping import ClippedLines, ClippedSmooth
 from hwrnn.model import Layer
 from hwrnn.onnx_numbers import FLOAT, INT64, Graph, Wire
 
@@ -79,11 +80,12 @@ class Activation:
 
 def activation_of(function: Nonlinearity) -> Activation | None:
     """A nonlinearity as ONNX's recurrent operators know it, or None where they do not."""
-    if isinstance(function, PiecewiseLinear):
-        return _line(function)
-    if isinstance(function, Smooth) and function.stands_for in ("sigmoid", "tanh"):
-        return Activation({"sigmoid": "Sigmoid", "tanh": "Tanh"}[function.stands_for])
-    return None
+    if isinstance(function, ClippedLines | ClippedSmooth) and function.inner is not None:
+        inner = activation_of(function.inner)
+        return None if inner is None or inner.clip is not None else replace(inner, clip=function.bound)
+    if function.onnx is not None:
+        return Activation(*function.onnx)
+    return _line(function) if isinstance(function, PiecewiseLinear) else None
 
 
 def _line(function: PiecewiseLinear) -> Activation | None:

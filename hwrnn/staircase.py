@@ -41,7 +41,7 @@ class Staircase(PiecewiseLinear):
         return self.steepness
 
     def in_hardware(self, output: Format) -> PiecewiseLinear:
-        return staircase(str(self.stands_for), output.frac)
+        return nonlinearity(self.name).in_hardware(output)
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ accuracy (docs/decisions/021). So the loss is measured on data and told.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from hwrnn.activations import Nonlinearity, PiecewiseLinear, nonlinearity
+from hwrnn.activations import Nonlinearity, PiecewiseLinear, clipped, nonlinearity
 from hwrnn.cells import Cell
 from hwrnn.errors import UsageError
 from hwrnn.fixed import Format
@@ -91,12 +91,20 @@ def swap_family(model: Model, family: str) -> Model:
     chosen = dict(zip(("sigmoid", "tanh"), functions, strict=True))
 
     def changed(cell: Cell) -> Cell:
-        return cell.with_functions({role: chosen.get(str(f.stands_for), f) for role, f in cell.functions.items()})
+        return cell.with_functions({role: _replaced(f, chosen) for role, f in cell.functions.items()})
 
     layers = tuple(replace(layer, cell=changed(layer.cell)) for layer in model.layers)
     if all(new.cell == old.cell for new, old in zip(layers, model.layers, strict=True)):
         raise UsageError(f"Activations must change the model's nonlinearities, which are {_functions(model)} already")
     return replace(model, layers=layers)
+
+
+def _replaced(function: Nonlinearity, chosen: Mapping[str, Nonlinearity]) -> Nonlinearity:
+    """What is chosen for what a function stands for; a limit of its input stays."""
+    smooth, bar, bound = str(function.stands_for).partition("|")
+    if smooth not in chosen:
+        return function
+    return clipped(chosen[smooth], float(bound)) if bar else chosen[smooth]
 
 
 def _recurrent(model: Model) -> list[Layer]:

@@ -93,6 +93,25 @@ def clipped(bound):
     return lambda x: limited(x, -Fraction(bound), Fraction(bound))
 
 
+def from_file(text):
+    """A number of ONNX's attributes."""
+    return Fraction(float(text))
+
+
+def line(alpha, beta):
+    return lambda x: from_file(alpha) * x + from_file(beta)
+
+
+#: ONNX's activations with parameters that are piecewise linear, as the standard has them.
+ONNX = {
+    "leaky": lambda alpha: lambda x: x if x >= 0 else from_file(alpha) * x,
+    "thresholded": lambda alpha: lambda x: x if x > from_file(alpha) else Fraction(0),
+    "affine": line,
+    "hard_line": lambda alpha, beta: lambda x: limited(line(alpha, beta)(x), Fraction(0), Fraction(1)),
+    "scaled_tanh": lambda alpha, beta: lambda x: Fraction(0),  # of alpha = 0; every other one is smooth
+}
+
+
 def pieces(knots, slopes, intercepts):
     def value(x):
         k = 0
@@ -104,12 +123,18 @@ def pieces(knots, slopes, intercepts):
 
 
 def function(description):
-    """A function from its name (``leaky_relu:3``, ``clip:2``) or from explicit ``(knots, slopes, intercepts)``."""
+    """A function from its name (``leaky_relu:3``, ``relu|3``) or from explicit ``(knots, slopes, intercepts)``."""
     if not isinstance(description, str):
         return pieces(*description)
     if description in FUNCTIONS:
         return FUNCTIONS[description]
-    name, parameter = description.split(":")
+    if "|" in description:
+        inner, bound = description.split("|")
+        return lambda x: function(inner)(limited(x, -from_file(bound), from_file(bound)))
+    name, *parameters = description.split(":")
+    if name in ONNX:
+        return ONNX[name](*parameters)
+    (parameter,) = parameters
     return {"leaky_relu": lambda: leaky(int(parameter)), "clip": lambda: clipped(parameter)}[name]()
 
 

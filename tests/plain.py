@@ -1,7 +1,8 @@
 """A quantized model as the plain data that the oracle takes."""
 
-from hwrnn.activations import PiecewiseLinear
+from hwrnn.activations import PiecewiseLinear, nonlinearity
 from hwrnn.fitting import Fitted
+from hwrnn.fitting_general import Approximation
 from hwrnn.quantization import QuantizedLayer, QuantizedModel
 from hwrnn.staircase import Staircase
 
@@ -9,7 +10,9 @@ from hwrnn.staircase import Staircase
 def plain_function(function):
     """By name, except a fit or a table, which only its numbers describe."""
     assert isinstance(function, PiecewiseLinear)
-    if isinstance(function, Fitted | Staircase):
+    inner = nonlinearity(function.name.partition("|")[0])
+    made = isinstance(function, Fitted | Staircase | Approximation)
+    if made or not (isinstance(inner, PiecewiseLinear) and inner.shift_only) or isinstance(inner, Fitted):
         return list(function.knots), list(function.slopes), list(function.intercepts)
     return function.name
 

@@ -1,5 +1,6 @@
 """Every nonlinearity: floats against exact integers against the oracle, certificates against published figures."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -13,21 +14,33 @@ from hwrnn.activations import (
     PiecewiseLinear,
     Smooth,
     clip,
+    clipped,
     nonlinearity,
 )
 from hwrnn.certificates import certify
 from hwrnn.fitting import fitted
+from hwrnn.fitting_general import Approximation
 from hwrnn.fixed import Fixed, Format
 
 PARAMETERS = {  # of every parametric nonlinearity; a new one must be entered here to be tested
     "leaky_relu": ("leaky_relu", "leaky_relu:1", "leaky_relu:15"),
     "pwl_sigmoid": ("pwl_sigmoid:2", "pwl_sigmoid:5:1:jumps", "pwl_sigmoid:8"),
     "pwl_tanh": ("pwl_tanh:4", "pwl_tanh:3:1", "pwl_tanh:6:2:jumps"),
+    "leaky": ("leaky:0.25", "leaky:0.01", "leaky:-0.3", "leaky:0.25|1.5"),
+    "thresholded": ("thresholded:1", "thresholded:1.3", "thresholded:-0.5", "thresholded:1|2.5"),
+    "affine": ("affine:0.75:-0.5", "affine:-2:0.25", "affine:0.3:0.1", "affine:0:0.5"),
+    "hard_line": ("hard_line:0.25:0.375", "hard_line:-0.1875:0.5", "hard_line:0.2:0.5", "hard_line:0.5:0|0.5"),
+    "scaled_tanh": ("scaled_tanh:1.7159:0.6667", "scaled_tanh:-0.5:2", "scaled_tanh:0:1", "scaled_tanh:1:1|0.75"),
+    "elu": ("elu:1", "elu:0.3", "elu:-0.5", "elu:1|2"),
     "clip": ("clip:1.5", "clip:0.00390625", "clip:1.00390625", "clip:20"),
 }
-ALL = [*NONLINEARITIES, *(name for base in PARAMETRIC for name in PARAMETERS[base])]
+CLIPPED = ["sigmoid|3", "softplus|1.3", "relu|2", "pwl_tanh:4|1", "plan_sigmoid|2.375", "table_tanh|1"]
+ALL = [*NONLINEARITIES, *(name for base in PARAMETRIC for name in PARAMETERS[base]), *CLIPPED]
 LINEAR = [name for name in ALL if isinstance(nonlinearity(name), PiecewiseLinear)]
-SYMMETRIC = [n for n in LINEAR if nonlinearity(n).stands_for]
+STANDING = [n for n in LINEAR if nonlinearity(n).stands_for]
+SYMMETRIC = [n for n in STANDING if nonlinearity(n).stands_for in ("sigmoid", "tanh")]
+# What hardware gets a fit of that asks for no symmetry.
+GENERAL = [n for n in ALL if isinstance(nonlinearity(n).in_hardware(Format(8, 7)), Approximation)]
 
 INPUTS = [Format(16, 12), Format(16, 8), Format(8, 4), Format(8, 7), Format(12, 12, False)]
 INPUTS += [Format(6, -2), Format(3, -6), Format(2, 1), Format(9, 20)]
@@ -181,7 +194,7 @@ def test_every_approximation_has_a_certificate():
     assert {n for n, f in NONLINEARITIES.items() if f.stands_for and not isinstance(f, Smooth)} == set(ERRORS)
 
 
-@pytest.mark.parametrize("name", SYMMETRIC)
+@pytest.mark.parametrize("name", STANDING)
 def test_certificates_at_formats_include_the_rounding(name):
     source, output = Format(12, 8), Format(8, 7)
     found = certify(nonlinearity(name), source, output)
@@ -193,7 +206,7 @@ def test_certificates_at_formats_include_the_rounding(name):
         for n in range(-2048, 2048)
     ]
     assert found.maximum == max(errors)
-    assert found.mean == pytest.approx(sum(errors) / len(errors), abs=1e-15)
+    assert found.mean == pytest.approx(sum(errors) / len(errors), abs=1e-13)
     assert found.maximum_lsb == found.maximum * 128 and found.mean_lsb == found.mean * 128
 
 
@@ -209,7 +222,15 @@ def test_symmetry_about_zero(name):
     ("name", "text"),
     [
         ("relu:3", None),
-        ("softplus", None),
+        ("selu", None),
+        ("elu|1:2", "Nonlinearity must have a number behind the bar, not 'elu|1:2'"),
+        ("elu|0", "Bound of a nonlinearity's input must be a positive number, not 0.0"),
+        ("elu|nan", "Bound of a nonlinearity's input must be a positive number, not nan"),
+        ("elu:x", "Nonlinearity elu must have a number after the colon, not 'elu:x'"),
+        ("affine:1:x", "Nonlinearity affine must have numbers after the colon, not 'affine:1:x'"),
+        ("elu:1:2", "Nonlinearity elu must have fewer parameters, not 'elu:1:2'"),
+        ("affine:nan:0", "Parameters of affine must be numbers up to 65536 in size, not nan"),
+        ("leaky:65537", "Parameters of leaky must be numbers up to 65536 in size, not 65537.0"),
         ("leaky_relu:0", "Leaky slope must be 2**-K with K between 1 and 15, not K = 0"),
         ("leaky_relu:16", "Leaky slope must be 2**-K with K between 1 and 15, not K = 16"),
         ("leaky_relu:x", "Nonlinearity leaky_relu must have whole numbers after the colon, not 'leaky_relu:x'"),
@@ -232,8 +253,9 @@ def test_errors_of_names(name, text):
     if text is None:
         known = (
             "identity, relu, relu1, relu6, hard_tanh, hard_sigmoid, hard_sigmoid_3_16, hard_sigmoid_1_5, "
-            "hard_sigmoid_1_6, plan_sigmoid, plan_tanh, sigmoid, tanh, table_sigmoid, table_tanh, leaky_relu:K, "
-            "pwl_sigmoid:K, pwl_tanh:K, clip:K"
+            "hard_sigmoid_1_6, plan_sigmoid, plan_tanh, sigmoid, tanh, softsign, softplus, table_sigmoid, table_tanh, "
+            "leaky_relu:K, pwl_sigmoid:K, pwl_tanh:K, clip:K, leaky:K, thresholded:K, affine:K, hard_line:K, "
+            "scaled_tanh:K, elu:K"
         )
         text = f"Nonlinearity must be one of {known}, not {name!r}"
     with pytest.raises(ValueError) as caught:
@@ -277,3 +299,72 @@ def test_default_parameters():
     assert nonlinearity("pwl_tanh:5:1:continuous").name == "pwl_tanh:5:1"
     assert nonlinearity("clip") == clip(2) == nonlinearity("clip:2")
     assert clip(2).name == "clip:2"
+
+
+def limited(f, bound):
+    return lambda x: f(np.clip(x, -bound, bound))
+
+
+# The definitions of ONNX's text, typed from it.
+DEFINITIONS = {
+    "leaky:0.01": lambda x: np.where(x >= 0, x, 0.01 * x),
+    "leaky:-0.3": lambda x: np.where(x >= 0, x, -0.3 * x),
+    "thresholded:1.25": lambda x: np.where(x > 1.25, x, 0),
+    "thresholded:-0.5": lambda x: np.where(x > -0.5, x, 0),
+    "thresholded:0": lambda x: np.where(x > 0, x, 0),
+    "affine:0.3:0.1": lambda x: 0.3 * x + 0.1,
+    "affine:-2:0.25": lambda x: -2 * x + 0.25,
+    "hard_line:0.2:0.5": lambda x: np.clip(0.2 * x + 0.5, 0, 1),
+    "hard_line:-0.2:0.3": lambda x: np.clip(-0.2 * x + 0.3, 0, 1),
+    "hard_line:0:3": lambda x: np.ones_like(x),
+    "scaled_tanh:1.7159:0.6667": lambda x: 1.7159 * np.tanh(0.6667 * x),
+    "elu:0.3": lambda x: np.where(x >= 0, x, 0.3 * (np.exp(np.minimum(x, 0)) - 1)),
+    "elu:-0.5": lambda x: np.where(x >= 0, x, -0.5 * (np.exp(np.minimum(x, 0)) - 1)),
+    "softsign": lambda x: x / (1 + abs(x)),
+    "softplus": lambda x: np.log(1 + np.exp(x)),
+    "sigmoid|1.5": limited(lambda x: 1 / (1 + np.exp(-x)), 1.5),
+    "elu:1|0.5|2": limited(lambda x: np.where(x >= 0, x, np.exp(x) - 1), 0.5),
+    "thresholded:1|2": limited(lambda x: np.where(x > 1, x, 0), 2),
+    "plan_sigmoid|1": limited(NONLINEARITIES["plan_sigmoid"].value, 1),
+}
+
+
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_values_are_those_of_the_definition(name):
+    x = np.arange(-64 * 8, 64 * 8 + 1) / 64  # the thresholds and bounds are among them
+    for dtype, error in ((np.float32, 2e-6), (np.float64, 1e-14)):
+        found = nonlinearity(name).value(x.astype(dtype))
+        assert np.abs(found - DEFINITIONS[name](x)).max() <= error
+
+
+def test_a_limit_that_changes_nothing_is_none():
+    assert clipped(nonlinearity("hard_tanh"), 1.5) is nonlinearity("hard_tanh")
+    assert clipped(nonlinearity("hard_tanh"), 1) is nonlinearity("hard_tanh")
+    assert clipped(nonlinearity("hard_tanh"), 0.5).name == "hard_tanh|0.5"
+    assert clipped(clipped(nonlinearity("tanh"), 2), 3) is nonlinearity("tanh|2")
+
+
+@pytest.mark.parametrize("output", [Format(8, 7), Format(8, 4), Format(6, 6, False), Format(16, 12)], ids=str)
+@pytest.mark.parametrize("name", GENERAL)
+def test_a_general_fit_keeps_its_bound(name, output):
+    """Of every input of 14 bits, and far beyond; where results saturate so does the function."""
+    function, source = nonlinearity(name), Format(14, 8)
+    hardware = function.in_hardware(output)
+    if not isinstance(hardware, Approximation):
+        return  # at these formats hardware can say it
+    for form in (source, Format(12, -2)):
+        x = np.arange(form.lo, form.hi + 1)
+        found = hardware(Fixed.of(x, form)).to(output).value
+        due = np.clip(function.value(form.dequantize(x)), output.min, output.max)
+        assert np.abs(found - due).max() <= hardware.bound + output.step / 2
+    assert certify(function, source, output).bound == hardware.bound
+    assert hardware.bound <= (1.5 if output.frac <= 7 else 128) * output.step
+    assert len(hardware.slopes) <= 20
+
+
+def test_a_planted_fault_breaks_a_fits_bound():
+    function, output = nonlinearity("softplus"), Format(8, 4)
+    hardware = function.in_hardware(output)
+    wrong = replace(hardware, intercepts=tuple(b + Fraction(1, 8) for b in hardware.intercepts))
+    x = np.arange(-1024, 1024) / 256
+    assert np.abs(wrong.value(x) - function.value(x)).max() > hardware.bound + output.step / 2

@@ -25,6 +25,12 @@ PARAMETERS = {  # of every parametric nonlinearity; a new one must be entered he
     "pwl_sigmoid": ("pwl_sigmoid:3", "pwl_sigmoid:5:1"),
     "pwl_tanh": ("pwl_tanh:4", "pwl_tanh:6:1"),
     "clip": ("clip:1.5", "clip:8"),
+    "leaky": ("leaky:0.01", "leaky:-0.25"),
+    "thresholded": ("thresholded:0.5",),
+    "affine": ("affine:-0.75:0.125",),
+    "hard_line": ("hard_line:0.2:0.5",),
+    "scaled_tanh": ("scaled_tanh:1.7159:0.6667",),
+    "elu": ("elu:1", "elu:-0.5|1.5"),
 }
 ALL = [*NONLINEARITIES, *(name for base in PARAMETRIC for name in PARAMETERS[base])]
 

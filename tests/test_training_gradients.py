@@ -84,9 +84,10 @@ def test_every_cell(cell, activation, gate):
     check(build_model(3, 4, cell=cell, hidden=4, activation=activation, gate=gate, seed=3))
 
 
-@pytest.mark.parametrize("name", [*NONLINEARITIES, *PARAMETRIC])
+@pytest.mark.parametrize("name", [*NONLINEARITIES, *PARAMETRIC, "elu:-0.5|1.5", "sigmoid|0.5", "relu|1"])
 def test_every_nonlinearity(name):
-    check(build_model(3, 4, cell="gru", hidden=4, activation=name, gate=name, seed=3))
+    gate = "sigmoid" if name == "elu" else name  # states of thousands would only measure float32
+    check(build_model(3, 4, cell="gru", hidden=4, activation=name, gate=gate, seed=3))
 
 
 @pytest.mark.parametrize("name", ["relu6", "sigmoid"])

@@ -283,7 +283,7 @@ class _Printer:
                 return {op.out: let(f"floorf({args[0]} * {scale} + 0.5f) * {step}")}
             function = op.function
             if isinstance(function, Smooth):
-                own = function.function if op.kind == "apply" else function.slope_from_value
+                own = function.function if op.kind == "apply" else function.slope
                 return {op.out: let(smooth(own, args[0]))}
             if isinstance(function, PiecewiseLinear) and op.slope is not None:
                 chosen = pieces(args[0], function)

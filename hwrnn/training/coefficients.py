@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from hwrnn.activations import PiecewiseLinear
+from hwrnn.activations import Smooth
 from hwrnn.training.forward import Forward
 from hwrnn.training.plan import Buffer, Op, View
 
@@ -136,8 +136,10 @@ class Coefficients:
             clip = self.forward.lowered.nodes[expression[2]]
             args += [at[clip.args[0]], at[expression[2]]]
         elif kind == "slope":
-            args, function = [at[expression[1]]], self.forward.lowered.nodes[expression[1]].function
-            assert not isinstance(function, PiecewiseLinear)
+            node = self.forward.lowered.nodes[expression[1]]
+            function = node.function
+            assert isinstance(function, Smooth)
+            args = [at[expression[1] if function.slope_from_input is None else node.args[0]]]
         for part in _parts(expression):
             self._release(part)
         out = self._free.pop() if self._free and expression not in self.kept else self._new(expression)

@@ -209,4 +209,4 @@ def _constant(kind: str, value: Any, dtype: np.dtype[Any]) -> Any:
     if kind == "table":
         return np.array([float(v) for v in value], dtype)
     function: Nonlinearity = value
-    return function.value if kind == "value" else function.slope_from_value  # type: ignore[attr-defined]
+    return function.value if kind == "value" else function.slope  # type: ignore[attr-defined]
