@@ -28,8 +28,8 @@ from hwrnn.onnx_numbers import BOOL, DOUBLE, FLOAT, INT64, FloatNode, Graph, Wir
 from hwrnn.quantization import quantize
 
 NAMES = [*NONLINEARITIES, *PARAMETRIC, "leaky_relu:1", "pwl_sigmoid:6:1", "pwl_tanh:3"]
-NAMES += ["leaky:-0.25", "affine:-0.75:0.3", "thresholded:0.5", "scaled_tanh:1.7159:0.6667", "elu:-0.5|1.5", "sigmoid|2"]
-NAMES += ["relu|2", "pwl_tanh:3|1", "table_tanh|1"]
+NAMES += ["leaky:-0.25", "affine:-0.75:0.3", "thresholded:0.5", "scaled_tanh:1.7159:0.6667", "elu:-0.5|1.5"]
+NAMES += ["sigmoid|2", "relu|2", "pwl_tanh:3|1", "table_tanh|1"]
 
 random_numbers = np.random.default_rng(0)
 X = (random_numbers.standard_normal((11, 9, 3)) * [1, 4, 0.3] + [0, 2, -1]).astype(np.float32)
