@@ -439,3 +439,40 @@ def test_modules_of_hwrnn_come_back():
     assert model.layers[0].cell.name == "ligru" and model.layers[0].reverse and model.head is None and model.every_step
     with pytest.raises(UsageError, match=r"Arguments of a network of hwrnn\.torch must be none"):
         from_torch(Network(model), last=True)
+
+
+def test_the_verb_reads_a_state_dict_and_runs_nothing(tmp_path, capsys):
+    import torch
+
+    from hwrnn.cli import main
+    from hwrnn.onnx_io import load
+
+    module = written()("last", two=True)
+    state = {k: v for k, v in module.state_dict().items() if k.startswith(("rnn.", "fc."))}
+    file, out, ran = tmp_path / "s.pt", tmp_path / "m.onnx", tmp_path / "ran"
+    torch.save(state, file)
+    assert main(["import", str(file), "--head", "fc", "--last", "--task", "regression", "-o", str(out)]) == 0
+    model = load(out)
+    assert model.task == "regression"
+    with torch.no_grad():
+        close(model.predict(X), module(torch.from_numpy(X)).numpy())
+
+    class Runs:
+        def __reduce__(self):
+            return open, (str(ran), "w")
+
+    capsys.readouterr()
+    for made, words, text in [
+        (lambda: torch.save(state, file), [], "not also 'fc.weight'"),
+        (lambda: torch.save({"weight_ih_l0": Runs()}, file), [], "must hold a state_dict, as torch.save"),
+        (lambda: torch.save(module.fc, file), [], "must hold a state_dict, as torch.save"),
+        (lambda: torch.save([1, 2], file), [], "must hold a state_dict, not list"),
+        (lambda: file.write_bytes(b"PK\x03\x04 nothing"), [], "must hold a state_dict, as torch.save"),
+        (lambda: file.unlink(), [], "must be readable, but is not: No such file"),
+        (lambda: None, ["--take", "y"], "Option --take must be given for ONNX files"),
+    ]:
+        made()
+        assert main(["import", str(file), *words, "-o", str(out)]) == 2
+        told = capsys.readouterr().err
+        assert text in told and told.count("\n") == 1
+    assert not ran.exists()

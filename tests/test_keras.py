@@ -261,3 +261,17 @@ def test_a_network_that_computes_something_else_is_refused(keras):
     network.layers[1].call = lambda x, **more: inside(x, **more) + 0.1
     with pytest.raises(UsageError, match=r"must compute what its layers say, but its own outputs are up to 0\.1 away"):
         from_keras(network)
+
+
+def test_the_verb_reads_a_file(keras, tmp_path, capsys):
+    from hwrnn.cli import main
+    from hwrnn.onnx_io import load
+
+    L = keras.layers
+    network = randomised(keras, keras.Sequential([L.Input((None, 3)), L.Bidirectional(L.LSTM(4)), L.Dense(2)]))
+    file, out = str(tmp_path / "n.keras"), str(tmp_path / "m.onnx")
+    network.save(file)
+    assert main(["import", file, "--task", "regression", "-o", out]) == 0
+    close(load(out).predict(X), predicted(keras, network))
+    assert main(["import", file, "--head", "fc", "-o", out]) == 2
+    assert "Option --head must be given for a torch file, not for" in capsys.readouterr().err

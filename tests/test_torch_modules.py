@@ -2,9 +2,11 @@
 
 import copy
 import io
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -343,3 +345,22 @@ def test_a_quantized_model_alone_makes_its_network_and_wide_biases_are_refused()
             continue
         scores = Network(frozen)(torch.from_numpy(X), LENGTHS).detach().numpy()
         assert np.array_equal(scores[WITHIN], frozen.predict(X, LENGTHS)[WITHIN])
+
+
+@pytest.mark.extras
+def test_the_code_of_the_page_runs(tmp_path, monkeypatch, capsys):
+    torch = pytest.importorskip("torch")
+    page = (Path(__file__).parent.parent / "docs" / "pytorch.md").read_text()
+    torch.manual_seed(0)
+    monkeypatch.chdir(tmp_path)
+    scope: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(block, scope)
+    equal, accuracy = capsys.readouterr().out.split()
+    assert equal == "True" and float(accuracy) > 0.85
+    x, module = scope["data"].test.x[:5], scope["module"].eval()
+    with torch.no_grad():
+        due = module(torch.from_numpy(x)).numpy()
+    for model in (scope["model"], scope["same"]):
+        np.testing.assert_allclose(model.predict(x), due, atol=1e-5)
+    assert scope["bare"].outputs == 32 and (tmp_path / "gru.onnx").exists()

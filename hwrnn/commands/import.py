@@ -12,17 +12,24 @@ from hwrnn.errors import UsageError
 
 __all__ = ["EXAMPLE", "WORDS", "options", "run"]
 
-WORDS = "take over a network trained elsewhere (ONNX), or a float model with cheap nonlinearities for its own"
+WORDS = "take over a network trained elsewhere (ONNX, Keras, torch), or a float model with cheap nonlinearities"
 EXAMPLE = "hwrnn import smooth.onnx --activations plan --data japanese-vowels -o m.onnx"
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add what the verb is given."""
-    parser.add_argument("file", help="an ONNX file with RNN, GRU or LSTM nodes, or a float model of hwrnn")
+    parser.add_argument(
+        "file", help="an ONNX file with RNN, GRU or LSTM nodes, a .keras file, a .pt file with a state_dict, or a model"
+    )
     parser.add_argument("--activations", metavar="A", help="hard, plan, or pwl:K with K segments, for smooth functions")
     parser.add_argument("--take", metavar="NAME", help="output of another tool's file to take (default: the first)")
     parser.add_argument("--initial", metavar="zero", help="start at zero in place of initial states that are inputs")
     parser.add_argument("--task", metavar="T", help="classification or regression, where another tool's file is silent")
+    of_torch = parser.add_argument_group("what a state_dict does not tell")
+    of_torch.add_argument("--cell", metavar="C", help="rnn-tanh or rnn-relu, where the shapes leave it open")
+    of_torch.add_argument("--head", metavar="NAME", help="the Linear layer behind the recurrent module")
+    of_torch.add_argument("--last", action="store_true", help="one output for a sequence, at its last step")
+    of_torch.add_argument("--final-state", action="store_true", help="with --last: of each direction's last state")
     data_options(parser, required=False)
     parser.add_argument("--finetune", type=whole, default=0, metavar="N", help="epochs of training on with them")
     parser.add_argument("--rate", type=number, metavar="R", help="learning rate of that training")
@@ -94,14 +101,26 @@ def _model(given: Any) -> tuple[Any, list[str]]:
     from hwrnn.commands.given import float_model
     from hwrnn.importing import import_onnx
     from hwrnn.importing.files import read_proto
+    from hwrnn.importing.other_files import KERAS, TORCH, from_file
     from hwrnn.onnx_io import KEY
 
+    of_torch = {name: getattr(given, name) for name in ("cell", "head", "last", "final_state")}
+    if given.file.lower().endswith((*KERAS, *TORCH)):
+        _without(given, ("take", "initial"), "ONNX files")
+        return from_file(given.file, task=given.task, **of_torch), []
+    _without(given, tuple(of_torch), "a torch file")
     if any(entry.key == KEY for entry in read_proto(given.file).metadata_props):
-        for name in ("take", "initial", "task"):
-            if getattr(given, name) is not None:
-                raise UsageError(f"Option --{name} must be given for files of other tools, not for {given.file!r}")
+        _without(given, ("take", "initial", "task"), "files of other tools")
         if given.activations is None:
             raise UsageError("Activations must be given for a model of hwrnn, which is one already: give --activations")
         return float_model(given.file), []
     found = import_onnx(given.file, output=given.take, initial=given.initial, task=given.task)
     return found.model, [sentence for sentence in found.notes if sentence not in found.warnings]
+
+
+def _without(given: Any, names: tuple[str, ...], files: str) -> None:
+    """Refuse options that belong to other files."""
+    for name in names:
+        if getattr(given, name) not in (None, False):
+            option = name.replace("_", "-")
+            raise UsageError(f"Option --{option} must be given for {files}, not for {given.file!r}")
