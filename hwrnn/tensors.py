@@ -2,30 +2,26 @@
 
 The lines come from the cell's one definition, as the nodes that training computes (``hwrnn.training.lowering``), and a
 nonlinearity from its one description; torch differentiates them. Where there are formats, every value is a whole number
-of its format's steps. Floating point computes with such values exactly as long as no number on the way needs more bits
-than its mantissa has, so :func:`reach` finds the largest there can be, and :func:`working_bits` the precision it takes.
+of its format's steps, with which floating point computes exactly where its mantissa is long enough
+(``hwrnn.exactness``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from fractions import Fraction
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from hwrnn.activations import Nonlinearity, PiecewiseLinear
-from hwrnn.cells import Cell, Phase, Values
-from hwrnn.errors import UsageError, require
-from hwrnn.fixed import Fixed, Format
+from hwrnn.cells import Cell, Phase
+from hwrnn.errors import require
+from hwrnn.fixed import Format
 from hwrnn.formats import LayerFormats
-from hwrnn.trace import trace
 from hwrnn.training.lowering import lower
 
-__all__ = [
-    "Lines", "Products", "bias_bounds", "function_of", "in_format", "on_grid", "reach", "rounded", "working_bits",
-]  # fmt: skip
+__all__ = ["Lines", "Products", "function_of", "in_format", "on_grid", "rounded"]
 
 #: numpy's name of a function to torch's, where they differ.
 _RENAMED = {
@@ -134,6 +130,7 @@ class Products:
     """The pre-activations of one run over time: products with the input are made for all steps at once.
 
     Args:
+        blocks: for each phase its gates in blocks whose pre-activations are given as one tensor.
         matrices: by phase and operand, (size of the operand, rows * units).
         biases: by phase and gate, (units,).
         x: (T, N, inputs).
@@ -143,15 +140,17 @@ class Products:
         self,
         cell: Cell,
         units: int,
+        blocks: Sequence[Sequence[tuple[str, ...]]],
         matrices: Mapping[tuple[int, str], Any],
         biases: Mapping[tuple[int, str], Any],
         x: Any,
     ) -> None:
         torch = require("torch", "torch")
-        self.units, self.matrices = units, matrices
+        self.units, self.blocks, self.matrices = units, blocks, matrices
         self.groups: list[dict[tuple[str, ...], list[str]]] = []
         self.biases: dict[tuple[int, str], Any] = {}
         self.fed: dict[int, Any] = {}
+        self.steps: dict[int, Any] = {}
         for k, phase in enumerate(cell.phases):
             first = {gate: next(o for o in phase.operands if o in reads) for gate, reads in phase.gates.items()}
             self.groups.append({})
@@ -164,18 +163,20 @@ class Products:
             if "x" in phase.operands:
                 self.fed[k] = x @ matrices[k, "x"] + self.biases[k, "x"]
 
-    def all_steps(self, phase: int, stored: Mapping[str, Any]) -> dict[str, Any]:
-        """The pre-activations of a layer without state at every step, gate to (T, N, units)."""
+    def all_steps(self, phase: int, stored: Mapping[str, Any]) -> list[Any]:
+        """The pre-activations of a layer without state at every step, (T, N, units) of each gate in a block."""
         return self._gates(phase, stored, self.fed)
 
-    def at(self, step: int) -> Callable[[int, Mapping[str, Any]], dict[str, Any]]:
-        """What gives the pre-activations of a phase at one step, gate to (N, units), from what is stored so far."""
-        fed = {k: value[step] for k, value in self.fed.items()}
+    def at(self, step: int) -> Callable[[int, Mapping[str, Any]], list[Any]]:
+        """What gives the pre-activations of a phase at one step, block by block, from what is stored so far."""
+        if not self.steps:  # the gradient of all slices at once is far cheaper than that of each
+            self.steps = {k: value.unbind(0) for k, value in self.fed.items()}
+        fed = {k: steps[step] for k, steps in self.steps.items()}
         return lambda phase, stored: self._gates(phase, stored, fed)
 
-    def _gates(self, k: int, stored: Mapping[str, Any], fed: Mapping[int, Any]) -> dict[str, Any]:
+    def _gates(self, k: int, stored: Mapping[str, Any], fed: Mapping[int, Any]) -> list[Any]:
         torch = require("torch", "torch")
-        sums: dict[str, Any] = {}
+        sums: dict[tuple[str, ...], Any] = {}
         for rows, operands in self.groups[k].items():
             total: Any = None
             for operand in operands:
@@ -185,16 +186,20 @@ class Products:
                 start = self.biases.get((k, operand)) if total is None else total
                 matrix = self.matrices[k, operand]
                 total = stored[operand] @ matrix if start is None else torch.addmm(start, stored[operand], matrix)
-            for gate, part in zip(rows, total.split(self.units, -1), strict=True):
-                sums[gate] = sums[gate] + part if gate in sums else part
-        return sums
+            parts = [block for block in self.blocks[k] if block[0] in rows]
+            for block, part in zip(parts, total.split([len(b) * self.units for b in parts], -1), strict=True):
+                sums[block] = sums[block] + part if block in sums else part
+        return [sums[block] for block in self.blocks[k]]
 
 
 class Lines:
     """The element-wise lines of a cell.
 
+    What is done alike to gates that stand next to each other is done once, to all of them.
+
     Attributes:
         folded: gate to (slope, intercept), which its weights and biases take over.
+        blocks: for each phase its gates in blocks that are treated alike.
     """
 
     def __init__(self, cell: Cell, formats: LayerFormats | None) -> None:
@@ -203,134 +208,88 @@ class Lines:
         self.functions = {
             k: function_of(node.function) for k, node in enumerate(self.nodes) if node.function is not None
         }
+        self.readers: dict[int, list[int]] = {}
+        for k, node in enumerate(self.nodes):
+            for a in node.args:
+                self.readers.setdefault(a, []).append(k)
+        self.chains = {gate: self._chain(at) for gate, at in lowered.gates.items()}
+        self.gates = lowered.gates
+        self.blocks = [self._blocks(phase) for phase in cell.phases]
+        done = {k for gate, at in lowered.gates.items() for k in (at, *self.chains[gate])}
+        self.rest = [k for k in range(len(self.nodes)) if k not in done]
+        self.begins = [min(at for gate, at in lowered.gates.items() if gate in phase.gates) for phase in cell.phases]
 
-    def step(self, product: Callable[[int, Mapping[str, Any]], Mapping[str, Any]], old: Mapping[str, Any]) -> Any:
+    def _chain(self, at: int) -> list[int]:
+        """The nodes that a pre-activation alone goes through, up to where it is stored or meets something else."""
+        found: list[int] = []
+        while len(self.readers.get(at, ())) == 1:
+            (at,) = self.readers[at]
+            if len(self.nodes[at].args) != 1:
+                break
+            found.append(at)
+            if self.nodes[at].kind == "store":
+                break
+        return found
+
+    def _blocks(self, phase: Phase) -> list[tuple[str, ...]]:
+        blocks: list[tuple[str, ...]] = []
+        for gate in phase.gates:
+            if blocks and self._treatment(blocks[-1][-1], phase) == self._treatment(gate, phase):
+                blocks[-1] = (*blocks[-1], gate)
+            else:
+                blocks.append((gate,))
+        return blocks
+
+    def _treatment(self, gate: str, phase: Phase) -> Any:
+        return phase.gates[gate], [replace(self.nodes[k], args=(), name="") for k in self.chains[gate]]
+
+    def step(
+        self, product: Callable[[int, Mapping[str, Any]], Iterable[Any]], old: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """One time step: every stored value by name.
 
         Args:
-            product: the pre-activations of a phase by gate, from what is stored so far.
+            product: the pre-activations of a phase, a tensor for each of its blocks, from what is stored so far.
             old: the old state.
         """
-        torch = require("torch", "torch")
-        stored, gates = dict(old), dict[str, Any]()
-        values: list[Any] = []
-        for k, node in enumerate(self.nodes):
+        stored, values, phase = dict(old), dict[int, Any](), 0
+        for k in self.rest:
+            while phase < len(self.begins) and self.begins[phase] < k:
+                self._begin(phase, product(phase, stored), stored, values)
+                phase += 1
+            node = self.nodes[k]
             args = [values[a] for a in node.args]
-            if node.kind == "gate":
-                if node.name not in gates:
-                    gates.update(product(node.phase, stored))
-                value = gates[node.name]
-            elif node.kind == "old":
-                value = old[node.name]
+            if node.kind == "old":
+                values[k] = old[node.name]
             elif node.kind == "constant":
-                value = node.value
-            elif node.kind == "store":
-                value = stored[node.name] = args[0]
-            elif node.kind == "apply":
-                value = self.functions[k](args[0])
-            elif node.kind == "round":
-                value = rounded(args[0], node.frac)
-            elif node.kind == "clip":
-                value = torch.clamp(args[0], *node.bounds)
+                values[k] = node.value
             elif node.kind == "mul":
-                value = args[0] * args[1]
+                values[k] = args[0] * args[1]
+            elif node.kind in ("add", "sub"):
+                values[k] = args[0] + args[1] if node.kind == "add" else args[0] - args[1]
             else:
-                value = args[0] + args[1] if node.kind == "add" else args[0] - args[1]
-            values.append(value)
+                values[k] = self._treated(k, args[0])
+                if node.kind == "store":
+                    stored[node.name] = values[k]
+        for later in range(phase, len(self.begins)):
+            self._begin(later, product(later, stored), stored, values)
         return stored
 
+    def _begin(self, phase: int, sums: Iterable[Any], stored: dict[str, Any], values: dict[int, Any]) -> None:
+        """Take each block of pre-activations as far as it goes alone."""
+        for block, value in zip(self.blocks[phase], sums, strict=True):
+            for k in self.chains[block[0]]:
+                value = self._treated(k, value)
+            for gate, part in zip(block, value.chunk(len(block), -1) if len(block) > 1 else (value,), strict=True):
+                at = (self.gates[gate], *self.chains[gate])[-1]
+                values[at] = part
+                if self.nodes[at].kind == "store":
+                    stored[self.nodes[at].name] = part
 
-def _sums(cell: Cell, formats: LayerFormats, sizes: Callable[[str], int], gate: str) -> tuple[Fraction, int]:
-    """The largest sum of products that a gate can have in size, without its bias, and its fraction bits."""
-    (reads,) = (p.gates[gate] for p in cell.phases if gate in p.gates)
-    total, frac = Fraction(0), formats.bias_frac[gate]
-    for operand in reads:
-        w, x = formats.weights[gate, operand], formats.values[operand]
-        total += sizes(operand) * _largest(w) * _largest(x)
-        frac = max(frac, w.frac + x.frac)
-    return total, frac
-
-
-def _largest(form: Format) -> Fraction:
-    return Fraction(max(-form.lo, form.hi)) / Fraction(2) ** form.frac
-
-
-def bias_bounds(cell: Cell, formats: LayerFormats, sizes: Callable[[str], int]) -> dict[str, float]:
-    """For each gate the bias beyond which, whatever the operands, its pre-activation is saturated.
-
-    A bias may be brought back to it without a change of any output, and so a sum is bounded by the formats alone.
-    """
-    bounds = {}
-    for gate in cell.gates:
-        total, _ = _sums(cell, formats, sizes, gate)
-        form = formats.values[f"a.{gate}"]
-        step = Fraction(2) ** -min(form.frac, formats.bias_frac[gate])
-        bounds[gate] = float((total + _largest(form)) // step * step + 2 * step)
-    return bounds
-
-
-def reach(cell: Cell, formats: LayerFormats, sizes: Callable[[str], int]) -> int:
-    """The largest integer in size on the way of one step, in units of the last place, for weights of any value.
-
-    The cell's lines run on intervals alone, those of golden's number.
-    """
-    largest = max(max(-f.lo, f.hi) for f in (*formats.values.values(), *formats.weights.values()))
-
-    class Interval(Fixed):
-        __slots__ = ()
-
-        def _make(self, raw: Any, frac: int, lo: int, hi: int) -> Interval:
-            nonlocal largest
-            largest = max(largest, -lo, hi)
-            return Interval(self.raw, frac, lo, hi)
-
-        def _constant(self, value: int, frac: int) -> Interval:
-            return self._make(self.raw, frac, value, value)
-
-        def _same(self, *operation: Any) -> Any:
-            return self.raw
-
-        _add = _sub = _mul = _left = _floor = _clip = _same  # type: ignore[assignment]
-
-        def _piecewise(self, knots: Any, slopes: Any, intercepts: Any, bound: int) -> Any:
-            nonlocal largest
-            largest = max(largest, bound + max(abs(b) for b in intercepts))
-            return self.raw
-
-    nothing, biases = np.zeros(0), bias_bounds(cell, formats, sizes)
-
-    def store(name: str, value: Interval) -> Fixed:
-        return value.to(formats.values[name])
-
-    def product(phase: Phase, s: Values) -> dict[str, Any]:
-        found = {}
-        for gate in phase.gates:
-            total, frac = _sums(cell, formats, sizes, gate)
-            most = int((total + Fraction(biases[gate])) * Fraction(2) ** frac)
-            found[gate] = store(f"a.{gate}", Interval(nothing, 0, 0, 0)._make(nothing, frac, -most, most))
-        return found
-
-    states = {name: formats.values[name] for name in cell.states}
-    cell.run(product, Values({n: Interval(nothing, f.frac, f.lo, f.hi) for n, f in states.items()}, store))
-    return largest
-
-
-def working_bits(cell: Cell, formats: LayerFormats, sizes: Callable[[str], int]) -> int:
-    """32 or 64: the narrower float in which the lines of a cell are exact for these formats.
-
-    A bit is kept for the half that rounding adds.
-
-    Raises:
-        UsageError: formats that need more than float64 has.
-    """
-    needed = reach(cell, formats, sizes).bit_length() + 1
-    functions = [op.function for op in trace(cell).operations if isinstance(op.function, PiecewiseLinear)]
-    exact = all(float(np.float32(float(k))) == k for f in functions if f.as_clip() is None for k in f.knots)
-    if needed <= 24 and exact:
-        return 32
-    if needed > 53:
-        raise UsageError(
-            f"Formats must keep every number of a torch module within 53 bits, not {needed} as this {cell.name} layer"
-            " needs: use fewer bits"
-        )
-    return 64
+    def _treated(self, k: int, x: Any) -> Any:
+        node = self.nodes[k]
+        if node.kind == "apply":
+            return self.functions[k](x)
+        if node.kind == "round":
+            return rounded(x, node.frac)
+        return require("torch", "torch").clamp(x, *node.bounds) if node.kind == "clip" else x

@@ -23,10 +23,11 @@ from hwrnn.cells import Phase
 from hwrnn.checks import as_integer
 from hwrnn.directions import last_recurrent
 from hwrnn.errors import UsageError, require
+from hwrnn.exactness import bias_bounds, working_bits
 from hwrnn.formats import LayerFormats, Widths
 from hwrnn.model import Layer, Model, build_model
 from hwrnn.quantization import QuantizedModel, freeze, with_hardware_functions
-from hwrnn.tensors import Lines, Products, bias_bounds, in_format, on_grid, working_bits
+from hwrnn.tensors import Lines, Products, in_format, on_grid
 
 __all__ = ["CellLayer", "Network", "Recurrent"]  # noqa: F822
 
@@ -248,7 +249,7 @@ def _classes() -> dict[str, Any]:
                 within = (torch.arange(len(x), device=x.device)[:, None] < lengths)[:, :, None]
                 x = torch.where(within, x, 0)
             matrices, biases = self._weights(dtype)
-            work = Products(self.cell, self.units, matrices, biases, x)
+            work = Products(self.cell, self.units, self._lines.blocks, matrices, biases, x)
             if not self.cell.states:
                 out = self._lines.step(work.all_steps, {})[self.cell.output]
                 return (out if within is None else torch.where(within, out, 0)), {}

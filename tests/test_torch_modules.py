@@ -16,11 +16,11 @@ from hwrnn.calibration import calibrate
 from hwrnn.cells import CELLS, Dense, cell_named
 from hwrnn.data import Split
 from hwrnn.errors import UsageError
+from hwrnn.exactness import reach, working_bits
 from hwrnn.formats import LayerFormats, Widths, choose_formats
 from hwrnn.golden import golden
 from hwrnn.model import Layer, Model, build_model
 from hwrnn.quantization import freeze, with_hardware_functions
-from hwrnn.tensors import reach, working_bits
 from hwrnn.training.losses import LOSSES
 from hwrnn.training.network import Network as Trained
 
