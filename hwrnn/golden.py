@@ -191,10 +191,12 @@ def _golden(
     for run in runs:
         span = 1 if run.index == len(model.layers) and not model.every_step else x.shape[1]
         values.update({(run.index, name): _scattered(v, order, span) for name, v in run.kept.items()})
-    final = {
-        (run.index, name): _scattered([part[:, None] for part in parts], order, 1)[:, 0]
-        for run in runs for name, parts in run.final.items()
-    }  # fmt: skip
+    final = {}
+    for run in runs:
+        for name, found in run.final.items():
+            states = found[0] if len(found) == 1 else np.concatenate(found)
+            final[run.index, name] = np.empty(states.shape, np.int64)
+            final[run.index, name][order] = states
     return GoldenResult(output if model.every_step else output[:, 0], saturation, values, final)
 
 

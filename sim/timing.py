@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 
 import numpy as np
 
@@ -33,6 +34,9 @@ def step_distances(network: Network, recording: Recording, lengths: np.ndarray) 
     else:
         times = recording.input_cycles[network.model.inputs - 1 :: network.model.inputs]
         full = 4 * channels * (engine + 1)
+        if engine:  # the vectors that the engines before hold back grow by what they are faster a step
+            faster = max(e.cycles_per_step for e in network.engines[:engine])
+            full = ceil(full / (1 - faster / network.cycles_per_step))
     sequences = sequences[: len(times)]
     # A channel's next step comes a round later.
     distances = (times[channels:] - times[:-channels])[sequences[channels:] == sequences[:-channels]]

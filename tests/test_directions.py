@@ -28,6 +28,9 @@ from hwrnn.rtl.identity import model_hash
 from hwrnn.rtl.network import Network
 from hwrnn.rtl.targets import target_named
 from hwrnn.sim import check
+from hwrnn.sim.amaranth_simulator import run_amaranth
+from hwrnn.sim.stimuli import stimulus
+from hwrnn.sim.timing import step_distances, typical
 from hwrnn.stability import state_bounds
 
 LENGTHS = np.array([6, 1, 4, 2])
@@ -465,6 +468,18 @@ def test_dense_layers_in_a_row_of_engines_under_back_pressure_with_channels_and_
     report = check(q, data()[:3], np.array([2, 3, 1]), network=network, simulator="amaranth")
     assert report.mismatches == 0
     assert len(balance(q, target_named("ecp5-25k-6")).lanes) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("times", "told"), [(3, None), (12, 34)])
+def test_the_rate_seen_at_the_port_is_that_of_full_engines_only(times, told):
+    """The second engine of 27 cycles a step holds back few of the fourth's 34: vectors come faster at first."""
+    q = chained("lstm")
+    x, lengths = np.tile(data(), (times, 1, 1)), np.tile(LENGTHS, times)
+    network = Network(q, 4)
+    recording = run_amaranth(network, stimulus(network, q.quantize_input(x), lengths))
+    seen = typical([step_distances(network, recording, lengths)])
+    assert (network.engines[1].cycles_per_step, network.cycles_per_step) == (27, 34) and seen == told
 
 
 @pytest.mark.parametrize(

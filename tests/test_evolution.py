@@ -363,6 +363,8 @@ def test_the_verb(tmp_path: Path, capsys: Any) -> None:
     assert "networks judged" in capsys.readouterr().out
     for more, text in (
         ([first, "--cell", "gru"], "Option --cell must be left out with a model to begin with"),
+        ([first, "--encoder", 1], "Option --encoder must be left out with a model to begin with"),
+        ([first, "--bidirectional"], "Option --bidirectional must be left out with a model to begin with"),
         ([first, "--weight-bits", 4], "Option --weight-bits must be left out with a quantized model"),
         (["--objective", "f1"], "Objective must be loss, metric or a function, not 'f1'"),
     ):

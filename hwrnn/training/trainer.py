@@ -64,7 +64,7 @@ def train(
         resume: go on from the checkpoint; the result is the same, bit for bit, as without the interruption. A run in C
             goes on with the same compiler on the same kind of CPU only.
 
-    The other options are those of :class:`hwrnn.training.options.Options`.
+    The other options are those of :class:`hwrnn.training.options.Options`. Initial states stay as they are.
 
     Raises:
         UsageError: an option outside its range, data that do not fit the model, a loss that ceases to be finite, a
