@@ -29,6 +29,7 @@ class Verdict:
         outcome: right, refused or wrong.
         reason: of a refusal the stated one, of a fault what it is.
         message: what a refusal said.
+        difference: the largest, of what is right.
     """
 
     case: Case
@@ -36,6 +37,7 @@ class Verdict:
     outcome: str
     reason: str = ""
     message: str = ""
+    difference: float = 0.0
 
 
 def difference(found: np.ndarray, expected: np.ndarray) -> float:
@@ -71,14 +73,16 @@ def _run(case: Case, path: Path) -> Verdict:
     if case.refused:
         return Verdict(case, "run", WRONG, f"accepted, which had to be refused for {case.refused!r}")
     expected = runtime(case.proto, case.feeds)
+    most = 0.0
     for name, value in expected.items():
         if name not in found:
             return Verdict(case, "run", WRONG, f"output {name} is missing")
         for words, other in (("ONNX Runtime's", value), ("the test's own", case.own.get(name, value))):
             off = difference(found[name], other)
+            most = max(most, off)
             if not off <= TOLERANCE:
                 return Verdict(case, "run", WRONG, f"output {name} differs from {words} by {off:.2g}")
-    return Verdict(case, "run", RIGHT)
+    return Verdict(case, "run", RIGHT, difference=most)
 
 
 def _model(case: Case, path: Path, name: str, output: Expected) -> Verdict:
@@ -107,7 +111,7 @@ def _model(case: Case, path: Path, name: str, output: Expected) -> Verdict:
     for operator, function in output.host:
         if any(re.search(rf"\b{operator}\b", note) for note in imported.notes):
             found = function(found)
-    expected = in_house(runtime(case.proto, feeds)[name], output.axes)
+    expected = in_house(runtime(case.unrounded or case.proto, feeds)[name], output.axes)
     if "t" in output.axes and lengths is not None:  # what stands behind a sequence's end means nothing to a Model
         there = np.arange(expected.shape[1]) < lengths[:, None]
         if found.shape[:2] != there.shape:
@@ -116,7 +120,7 @@ def _model(case: Case, path: Path, name: str, output: Expected) -> Verdict:
     off = difference(found, expected)
     if not off <= TOLERANCE:
         return Verdict(case, what, WRONG, f"differs by {off:.2g}")
-    return Verdict(case, what, RIGHT)
+    return Verdict(case, what, RIGHT, difference=off)
 
 
 def _refusal(case: Case, what: str, reason: str, error: UsageError) -> Verdict:

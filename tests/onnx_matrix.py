@@ -40,6 +40,9 @@ NOTHING_WRITTEN: tuple[tuple[Any, ...], ...] = (
 """Activations whose parameters, if none are written, the standard and ONNX Runtime agree on."""
 EVERY_FUNCTION = tuple((name, *given) for name, choices in FUNCTIONS.items() for given in choices)
 
+WEIGHT_GRIDS = {"weights": "power", "weights of any scale": "any", "weights by row": "rows", "all": "power"}
+"""How weights are quantized: one power of two, one other scale, or a scale for every row."""
+
 Function = tuple[Any, ...]  # a name and its parameters
 
 
@@ -75,6 +78,7 @@ class Case:
         zero: whether a state is an input, so that ``Imported.model`` needs ``initial="zero"``.
         own: outputs that come with the network, beside ONNX Runtime's.
         x: the graph's name of the input.
+        unrounded: the same network without what rounds computed values, which a float model leaves out.
     """
 
     name: str
@@ -88,13 +92,14 @@ class Case:
     zero: bool = False
     own: dict[str, np.ndarray] = field(default_factory=dict)
     x: str = "x"
+    unrounded: ModelProto | None = None
 
 
 class Net:
     """An ONNX graph that grows node by node; hides where the standard moved an attribute to an input."""
 
-    def __init__(self, opset: int, storage: str = "raw") -> None:
-        self.opset, self.storage = opset, storage
+    def __init__(self, opset: int, storage: str = "raw", quantized: str = "no") -> None:
+        self.opset, self.storage, self.quantized = opset, storage, quantized
         self.nodes: list[NodeProto] = []
         self.initializers: list[TensorProto] = []
         self.inputs: list[onnx.ValueInfoProto] = []
@@ -107,6 +112,8 @@ class Net:
     def constant(self, value: Any, stem: str = "c") -> str:
         """A constant as the setting stores them: raw or typed initializer, Constant node, default of an input."""
         array = np.asarray(value)
+        if stem in ("W", "R") and self.quantized in WEIGHT_GRIDS:
+            return self._integers(array, WEIGHT_GRIDS[self.quantized])
         name = self.name(stem)
         tensor = numpy_helper.from_array(array, name)
         if self.storage == "typed" and array.dtype == np.float32:
@@ -118,6 +125,22 @@ class Net:
             if self.storage == "input":
                 self.inputs.append(helper.make_tensor_value_info(name, tensor.data_type, array.shape))
         return name
+
+    def _integers(self, array: np.ndarray, grid: str) -> str:
+        """Weights as 8-bit integers behind a DequantizeLinear: a power of two, any scale, or one for every row."""
+        rows = array.ndim - 2
+        most = np.abs(array).max(-1).max(tuple(range(rows))) if grid == "rows" else np.abs(array).max()
+        scale = np.exp2(np.ceil(np.log2(most / 127))) if grid == "power" else most / np.float32(120)
+        scale = np.maximum(scale, 2.0**-20).astype(np.float32)
+        whole = np.clip(np.round(array / (scale[:, None] if grid == "rows" else scale)), -128, 127).astype(np.int8)
+        zero = self.constant(np.zeros_like(scale, np.int8))
+        axis = {"axis": rows} if grid == "rows" else {}
+        return self.node("DequantizeLinear", self.constant(whole), self.constant(scale), zero, **axis)
+
+    def on_grid(self, x: str, scale: float) -> str:
+        """A value rounded to 8 bits and back."""
+        parts = [self.constant(np.float32(scale)), self.constant(np.int8(0))]
+        return self.node("DequantizeLinear", self.node("QuantizeLinear", x, *parts), *parts)
 
     def input(self, name: str, array: np.ndarray, shape: list[Any] | None = None) -> str:
         """A graph input of an array's type."""
@@ -479,12 +502,16 @@ def for_runtime(proto: ModelProto) -> ModelProto:
 
 
 def runtime(proto: ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The outputs of a network in ONNX Runtime, by name."""
+    """The outputs of a network in ONNX Runtime, by name.
+
+    Without its extended optimisations, one of which quantizes a MatMul's input where the weights are integers.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     content = for_runtime(proto).SerializeToString()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]

@@ -177,6 +177,12 @@ def _mixed(net: Net, feeds: dict[str, np.ndarray], setting: Setting) -> None:
     _behind(net, net.reshape("inner", BATCH, 1, STEPS, UNITS))
 
 
+def _all_steps_at_once(net: Net, feeds: dict[str, np.ndarray], setting: Setting) -> None:
+    """A dense layer that reads all steps of a sequence side by side."""
+    flat = net.reshape(net.node("Transpose", "inner", perm=[2, 0, 1, 3]), BATCH, STEPS * UNITS)
+    _behind(net, net.node("MatMul", flat, net.constant(np.ones((STEPS * UNITS, 2), np.float32))))
+
+
 def _loop(net: Net, feeds: dict[str, np.ndarray], setting: Setting) -> None:
     info, kinds = helper.make_tensor_value_info, TensorProto
     body = helper.make_graph(
@@ -202,6 +208,7 @@ AROUND: dict[str, tuple[str, Change]] = {
     "division by 0": ("Div", _with("Div", np.zeros(1, np.float32))),
     "steps and sequences mixed": ("Reshape", _mixed),
     "a loop": ("Loop", _loop),
+    "a dense layer over all steps at once": ("MatMul.*steps", _all_steps_at_once),
     "a power": ("Pow", _with("Pow", np.float32(2))),
     "an embedding": ("Gather|Cast", lambda net, feeds, setting: _behind(
         net, net.node("Gather", net.constant(np.eye(3, dtype=np.float32)), net.node("Cast", "inner", to=7)))),

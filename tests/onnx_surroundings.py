@@ -302,21 +302,21 @@ HEADS: dict[str, Callable[[Sketch, str, str], str]] = {
 
 
 # -- what a host does with the result ----------------------------------------------------------------------------------
-def _softmax(values: np.ndarray) -> np.ndarray:
+def softmax(values: np.ndarray) -> np.ndarray:
     shifted = np.exp(values - values.max(-1, keepdims=True))
     return shifted / shifted.sum(-1, keepdims=True)
 
 
 def _with_softmax(s: Sketch, x: str, axes: str) -> tuple[str, str]:
     if s.net.opset < 13 and len(axes) == 3:  # the older Softmax flattens: the last axis alone only as axis 2
-        s.host += (("Softmax", _softmax),)
+        s.host += (("Softmax", softmax),)
         return s.net.node("Softmax", x, axis=2), axes
-    s.host += (("Softmax", _softmax),)
+    s.host += (("Softmax", softmax),)
     return s.net.node("Softmax", x, axis=len(axes) - 1 if s.rng.random() < 0.5 or s.net.opset < 11 else -1), axes
 
 
 def _with_log_softmax(s: Sketch, x: str, axes: str) -> tuple[str, str]:
-    s.host += (("LogSoftmax", lambda y: np.log(_softmax(y))),)
+    s.host += (("LogSoftmax", lambda y: np.log(softmax(y))),)
     return s.net.node("LogSoftmax", x, axis=len(axes) - 1), axes
 
 
@@ -333,6 +333,7 @@ HOSTS: dict[str, Callable[[Sketch, str, str], tuple[str, str]]] = {
 
 # -- the whole network -------------------------------------------------------------------------------------------------
 ZEROS = ("absent", "zeros", "Expand", "ConstantOfShape")
+QUANTIZED = ("no", "no", "no", "weights", "weights of any scale", "weights by row", "input", "output", "all")
 LENGTHS = ("absent", "absent", "input")
 
 
@@ -365,6 +366,7 @@ class Plan:
     zeros: str
     lengths: str
     sizes: str
+    quantized: str
 
 
 def plans(operator: str, count: int, seed: int = 9) -> list[Plan]:
@@ -373,34 +375,54 @@ def plans(operator: str, count: int, seed: int = 9) -> list[Plan]:
     tables: dict[str, tuple[Any, ...]] = {
         "front": tuple(FRONTS), "tail": tuple(TAILS), "head": tuple(HEADS), "host": (*HOSTS, "none", "none"),
         "direction": (None, None, "reverse", "bidirectional", "bidirectional"),
-        "sizes": tuple(SIZES), "layers": (1, 1, 2, 3),
+        "sizes": tuple(SIZES), "quantized": QUANTIZED, "layers": (1, 1, 2, 3),
         "opset": tuple(range(9, NEWEST + 1)), "free": (False, True), "zeros": ZEROS, "lengths": LENGTHS,
     }  # fmt: skip
     columns = {
         key: list(itertools.chain.from_iterable(rng.permutation(len(values)) for _ in range(count // len(values) + 1)))
         for key, values in tables.items()
     }
-    return [Plan(operator, **{key: tables[key][int(columns[key][k])] for key in tables}) for k in range(count)]
+    found = [Plan(operator, **{key: tables[key][int(columns[key][k])] for key in tables}) for k in range(count)]
+    return [_allowed(plan) for plan in found]
+
+
+def _allowed(plan: Plan) -> Plan:
+    """With an operator set that has what the plan asks for: QuantizeLinear came with 10, its axis with 13."""
+    least = 13 if plan.quantized == "weights by row" else 10 if plan.quantized != "no" else 9
+    if plan.quantized == "output" and plan.host != "none":
+        return replace(plan, quantized="input", opset=max(plan.opset, least))
+    return replace(plan, opset=max(plan.opset, least))
 
 
 def built(name: str, plan: Plan, seed: int) -> Case:
     """The network of a plan, small and well conditioned."""
     for attempt in itertools.count():
         case = _built(name, plan, seed + 1000 * attempt)
-        if well_conditioned(case.proto, case.feeds):
+        if well_conditioned(case.unrounded or case.proto, case.feeds):
             return case
     raise AssertionError
 
 
 def _built(name: str, plan: Plan, seed: int) -> Case:
+    case = _sketched(name, plan, seed)
+    if plan.quantized in ("input", "output", "all"):
+        plain = "weights" if plan.quantized == "all" else "no"
+        return replace(case, unrounded=_sketched(name, replace(plan, quantized=plain), seed).proto)
+    return case
+
+
+def _sketched(name: str, plan: Plan, seed: int) -> Case:
     rng = np.random.default_rng([seed, 2])
     steps, batch = SIZES[plan.sizes]
     equal = plan.sizes == "all equal"
     s = Sketch(
-        Net(plan.opset, ("raw", "node", "typed")[seed % 3]), rng, {}, 3 if equal else int(rng.integers(1, 5)),
-        free=plan.free, steps=steps, batch=batch, lengths=plan.lengths, direction=plan.direction,
+        Net(plan.opset, ("raw", "node", "typed")[seed % 3], plan.quantized), rng, {},
+        3 if equal else int(rng.integers(1, 5)), free=plan.free,
+        steps=steps, batch=batch, lengths=plan.lengths, direction=plan.direction,
     )  # fmt: skip
     value = FRONTS[plan.front](s)
+    if plan.quantized in ("input", "all"):
+        value = s.net.on_grid(value, 2.0**-4)
     lengths = ""
     setting = Setting(
         plan.operator, plan.opset, plan.direction, batch=s.batch, steps=s.steps,
@@ -422,6 +444,8 @@ def _built(name: str, plan: Plan, seed: int) -> Case:
             value = _side_by_side(s, made["Y"], ("auto", "reshape")[int(rng.integers(2))])
     taken, axes = TAILS[plan.tail](s)
     taken = HEADS[plan.head](s, taken, axes)
+    if plan.quantized in ("output", "all") and plan.host == "none":
+        taken = s.net.on_grid(taken, 0.25)  # coarse: no noise of floats reaches the next step
     taken, axes = HOSTS[plan.host](s, taken, axes)
     return _case(name, plan, s, taken, axes)
 
@@ -447,7 +471,7 @@ def _case(name: str, plan: Plan, s: Sketch, taken: str, axes: str) -> Case:
         "front": plan.front, "tail": plan.tail, "head": plan.head, "host": plan.host, "layers": str(plan.layers),
         "direction": plan.direction or "left out", "opset": str(plan.opset), "zero state": plan.zeros,
         "sequence_lens": plan.lengths, "dimensions": "both" if plan.free else "fixed",
-        "sizes": plan.sizes,
+        "sizes": plan.sizes, "quantized": plan.quantized,
     }  # fmt: skip
     return Case(name, plan.operator, features, proto, s.feeds, s.x_axes, {"y": Expected(axes, s.model_refused, s.host)})
 
