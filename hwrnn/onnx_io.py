@@ -2,16 +2,18 @@
 
 A float model computes in float32 what ``Model.predict`` does; a quantized one computes the integers of the golden
 model, bit for bit. Reading takes the parameters from the initializers and the rest from the metadata; it neither
-runs the graph nor unpickles anything.
+runs the graph nor unpickles anything. A digest of both tells a file that changed since it was written: a flipped bit in
+a weight is a sound file of another network.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 
 import numpy as np
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
-from onnx import TensorProto
+from onnx import ModelProto, TensorProto
 
 from hwrnn.errors import Damaged, UsageError
 from hwrnn.files import atomic_write
@@ -25,6 +27,8 @@ __all__ = ["load", "save"]
 
 KEY = "hwrnn"
 """The key of the description among an ONNX file's ``metadata_props``."""
+SEAL = "hwrnn.sha256"
+"""The key of the digest there; files of older versions have none."""
 
 _KINDS: dict[int, str] = {
     TensorProto.FLOAT: "f", TensorProto.INT8: "i", TensorProto.INT16: "i", TensorProto.INT32: "i",
@@ -46,6 +50,7 @@ def save(model: Model | QuantizedModel, path: str | os.PathLike[str]) -> None:
     proto = model_proto(model)
     proto.metadata_props.add(key=KEY, value=described(model))
     try:
+        proto.metadata_props.add(key=SEAL, value=digest(proto))
         content = proto.SerializeToString(deterministic=True)
     except (EncodeError, ValueError) as error:
         raise UsageError(
@@ -71,7 +76,13 @@ def load(path: str | os.PathLike[str]) -> Model | QuantizedModel:
         if len(texts) != 1:
             raise Damaged("hold hwrnn's description once")
         tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
-        return rebuilt(texts[0], lambda label, shape, kinds: _array(tensors, label, shape, kinds))
+        model = rebuilt(texts[0], lambda label, shape, kinds: _array(tensors, label, shape, kinds))
+        if any(entry.key == SEAL and entry.value != digest(proto) for entry in proto.metadata_props):
+            raise UsageError(
+                f"Model file must be as hwrnn wrote it, unlike {name!r}, which changed since: save the model again, or"
+                f" remove {SEAL!r} from its metadata where the change was meant"
+            )
+        return model
     except UsageError:
         raise
     except Damaged as error:
@@ -79,6 +90,17 @@ def load(path: str | os.PathLike[str]) -> Model | QuantizedModel:
     except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError, MemoryError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UsageError(f"Model file must be as hwrnn wrote it, unlike {name!r} ({reason}): save it again") from error
+
+
+def digest(proto: ModelProto) -> str:
+    """SHA-256 of what a model file computes and of its description."""
+    found = hashlib.sha256(proto.graph.SerializeToString(deterministic=True))
+    for part in (*proto.opset_import, *proto.functions):
+        found.update(part.SerializeToString(deterministic=True))
+    for entry in proto.metadata_props:
+        if entry.key == KEY:
+            found.update(entry.value.encode())
+    return found.hexdigest()
 
 
 def _check_parameters(model: Model | QuantizedModel) -> None:

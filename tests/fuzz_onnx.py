@@ -33,10 +33,12 @@ from typing import Any, NoReturn
 import fuzz_mutators as mutators
 import numpy as np
 import onnx
+from google.protobuf.message import Error
 
 import hwrnn
 from hwrnn.errors import UsageError
 from hwrnn.inspection import describe, description_table
+from hwrnn.onnx_io import SEAL, digest
 from hwrnn.quantization import QuantizedModel
 
 MEMORY = 384 << 20  # bytes that a worker may take more than it had before
@@ -83,7 +85,24 @@ def mutant(seeds: Sequence[tuple[str, bytes]], seed: int, number: int) -> bytes:
     if kind < 20:
         return mutators.damage_bytes(content, other, rng)
     found = mutators.damage_model(content, other, rng)
-    return mutators.damage_bytes(found, other, rng) if kind == 49 else found
+    if kind == 49:
+        return mutators.damage_bytes(found, other, rng)
+    return _sealed(found) if kind < 40 else found
+
+
+def _sealed(content: bytes) -> bytes:
+    """A file with the digest that belongs to it, as somebody writes it who means harm."""
+    if SEAL.encode() not in content:
+        return content
+    try:
+        model = onnx.ModelProto.FromString(content)
+        for entry in model.metadata_props:
+            if entry.key == SEAL:
+                entry.value = digest(model)
+        found: bytes = model.SerializeToString()
+        return found
+    except (Error, ValueError, AttributeError):  # nested too deep, or text that is none
+        return content
 
 
 # -- one input ---------------------------------------------------------------------------------------------------------

@@ -1,17 +1,21 @@
 """Files from strangers: every damage is told in one sentence, and no other file is read."""
 
 import os
+import random
 import re
 import subprocess
 import sys
 
+import fuzz_onnx
 import numpy as np
 import onnx
 import pytest
 from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
+import hwrnn
 from hwrnn.errors import UsageError, shown
 from hwrnn.importing.files import read_proto, tensor_array
+from hwrnn.model import Model
 
 FLOAT, BOOL = TensorProto.FLOAT, TensorProto.BOOL
 
@@ -347,6 +351,52 @@ def test_data_elsewhere_is_not_copied_without_end(folder):
     model.graph.initializer[0].external_data.add(key="location", value="below/w.bin")
     with pytest.raises(UsageError, match=r"tensor 'W' lies once, by location, .*, not by 'location'"):
         read(model, folder)
+
+
+# -- hwrnn's own files -------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """The bytes of a float and a quantized model."""
+    found = fuzz_onnx.own_seeds(tmp_path_factory.mktemp("own"), {"gru": {"cell": "gru"}})
+    return {name.split()[1]: content for name, content in found}
+
+
+@pytest.mark.parametrize("kind", ("float", "quantized"))
+def test_a_file_that_changed_gives_the_same_model_or_none(kind, own, tmp_path):
+    content, rng = own[kind], random.Random(2)
+    path, again = tmp_path / "m.onnx", tmp_path / "again.onnx"
+    loaded, changed = 0, 0
+    for _ in range(400):
+        mutant = bytearray(content)
+        mutant[rng.randrange(len(mutant))] ^= 1 << rng.randrange(8)
+        path.write_bytes(mutant)
+        try:
+            model = hwrnn.load(path)
+        except UsageError as error:
+            changed += "which changed since: save the model again" in str(error)
+            continue
+        loaded += 1
+        hwrnn.save(model, again)
+        assert again.read_bytes() == content
+    assert changed > 20 and loaded < 100
+
+
+def test_a_change_that_is_meant(own, tmp_path):
+    model = ModelProto.FromString(own["float"])
+    weights = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    weights.raw_data = (numpy_helper.to_array(weights) * 2).tobytes()
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    words = r"be as hwrnn wrote it, unlike '.*m\.onnx', which changed since: save the model again, or remove"
+    with pytest.raises(UsageError, match=f"^Model file must {words} 'hwrnn.sha256' from its metadata where the change"):
+        hwrnn.load(path)
+    [seal] = [entry for entry in model.metadata_props if entry.key == "hwrnn.sha256"]
+    model.metadata_props.remove(seal)
+    path.write_bytes(model.SerializeToString())
+    assert isinstance(hwrnn.load(path), Model)
+    model.metadata_props.add(key="author", value="somebody")
+    path.write_bytes(model.SerializeToString())
+    assert isinstance(hwrnn.load(path), Model)
 
 
 # -- memory and time ---------------------------------------------------------------------------------------------------

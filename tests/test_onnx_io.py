@@ -461,7 +461,7 @@ def outside(proto, tensors):
         (lambda p, t: t["layer0.f.h"].dims.__setitem__(0, -3), "hold sizes of at least 0 in tensor 'layer0.f.h'"),
         (outside, "hold its parameters itself, and not refer to another file for 'layer0.f.h'"),
         (lambda p, t: setattr(t["layer0.f.h"], "raw_data", b"\0"), "hold .* in tensor 'layer0.f.h' as .* not 1"),
-        (lambda p, t: p.metadata_props.pop(), "hold hwrnn's description once"),
+        (lambda p, t: p.metadata_props.pop(0), "hold hwrnn's description once"),
         (lambda p, t: p.metadata_props.append(p.metadata_props[0]), "hold metadata 'hwrnn' once"),
         (lambda p, t: setattr(p.metadata_props[0], "value", "{"), "be as hwrnn wrote it"),
         (lambda p, t: setattr(p.metadata_props[0], "value", "[]"), "describe 'format' by int, not NoneType"),
