@@ -32,15 +32,15 @@ def verify_same(network, stimulated):
 @needs_compiler
 @pytest.mark.parametrize("number, cell", list(enumerate(KINDS[:6])))
 def test_same_cycles_as_amaranth(number, cell):
-    """One design of each cell, under all sixteen pairs of stalls."""
+    """One design of each cell, under every stall of either port; all of them together under all sixteen pairs."""
     options = {"outputs": (None, 1, 4)[number % 3], "every_step": number % 2 > 0, "layers": 1 + number % 2}
     widths = {"weight_bits": 3 + 2 * number, "activation_bits": 16 - 2 * number, "state_bits": 4 + number}
     model, x, lengths = network_of(cell, 1 + number, 4, widths=widths, seed=number, lengths=(3, 1), **options)
     network = Network(model, (1, 3, 5, 8, 16, 100)[number], argmax=number % 4 == 1, probed=True)
     raw = model.quantize_input(x)
     for seed, input_stall in enumerate(STALLS):
-        for output_stall in STALLS:
-            verify_same(network, stimulus(network, raw, lengths, input_stall, output_stall, seed))
+        output_stall = STALLS[(seed + number) % len(STALLS)]
+        verify_same(network, stimulus(network, raw, lengths, input_stall, output_stall, seed))
 
 
 @needs_compiler
