@@ -180,13 +180,12 @@ def test_sequences_take_their_closed_forms(cell, form):
     """Alone, for any number of steps; and one after another, where both halves of the network work at once."""
     lanes, name = form
     model, x, _ = autoencoder(cell, lengths=(6,))
-    raw, timing = model.quantize_input(x), TARGETS[name].timing
+    raw, count = model.quantize_input(x), 5
+    network = Network(model, lanes, timing=TARGETS[name].timing)  # one, whose simulator is made once
     for steps in (1, 3):
-        network = Network(model, lanes, timing=timing)
         recording = run_amaranth(network, stimulus(network, raw[:, :steps], np.array([steps])))
         assert recording.output_cycles[-1] - recording.input_cycles[0] == network.sequence_cycles(steps)
     for steps in (1, 3):
-        network, count = Network(model, lanes, timing=timing), 5
         rows = np.repeat(raw[:, :steps], count, axis=0)
         recording = run_amaranth(network, stimulus(network, rows, np.full(count, steps)))
         ends = recording.output_cycles[steps * network.outputs_per_vector - 1 :: steps * network.outputs_per_vector]
