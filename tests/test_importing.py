@@ -219,6 +219,16 @@ def test_each_sequences_last_step(direction, known, tmp_path):
         np.testing.assert_allclose(found.model.predict(X, lengths), expected["y"], 2e-6, 2e-6)
 
 
+def test_a_vector_that_is_repeated_is_no_sequence(tmp_path):
+    """Gathering the first vector six times makes six equal steps, of an input that has no steps."""
+    text = "r = Gather<axis=0>(x, zeros) Y = GRU<hidden_size=5>(r, W, R, B) y = Squeeze(Y, one)"
+    constants = {**ONE, **STEPS, "zeros": np.zeros(T, np.int64)}
+    path = write(tmp_path / "n.onnx", text, constants, ends="(float[1,N,3] x) => (float[6,N,5] y)")
+    found, _ = compared(path, {"x": X[:, :1].transpose(1, 0, 2)})
+    with pytest.raises(UsageError, match="Output 'y' must read input 'x' step by step, not one vector for a sequence"):
+        _ = found.model
+
+
 def test_initial_states_are_inputs_or_zero(tmp_path):
     text = f"{FRONT} Y, Yh, Yc = LSTM<hidden_size=5>(s, W, R, B, , h0, c0) y = Squeeze(Y, one)"
     ends = "(float[N,T,3] x, float[1,N,5] h0, float[1,N,5] c0) => (float[T,N,5] y, float[1,N,5] Yc)"

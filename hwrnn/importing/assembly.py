@@ -158,6 +158,9 @@ class _Builder:
                 raise self.fault("depend on the network's input, to be a model's")
             inputs = [s for s in found if isinstance(s, Input)]
             if len(inputs) == len(found) == 1:
+                runs = [m for level in levels for m in level.members if isinstance(m, Pass)]
+                if not inputs[0].timed and any(run.timed for run in runs):
+                    raise self.fault(f"read input {shown(inputs[0].name)} step by step, not one vector for a sequence")
                 return levels, inputs[0]
             levels.append(self._level(found))
             vectors = [self._through(member.operand) for member in levels[-1].members]

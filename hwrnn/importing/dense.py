@@ -196,11 +196,13 @@ def _widened(node: Node, net: Interpreter, view: View, k: int, target: Axis) -> 
         return view
     size = v.product(a if isinstance(a, int) else a.size for a in target)
     if not axis:
-        count = int(np.prod(v.inner([target]), dtype=object))
-        net.spend(view.columns.size * count)
-        if count > 1:
-            view = taken(view, k, np.zeros(count, np.int64))
-        return view.placed([*view.axes[:k], target, *view.axes[k + 1 :]])
+        more, before, after = v.inner([target]), v.inner(view.axes[:k]), v.inner(view.axes[k + 1 :])
+        net.spend(view.columns.size * int(np.prod(more, dtype=object)))
+
+        def repeated(array: np.ndarray) -> np.ndarray:
+            return np.broadcast_to(array.reshape((*before, *(1 for _ in more), *after)), (*before, *more, *after))
+
+        return view.each(repeated, [*view.axes[:k], target, *view.axes[k + 1 :]])
     if isinstance(size, Size) or view.shape[k] != size:
         raise node.refused(f"compute with values that fit each other, not {view.shape[k]} and {size} along axis {k}")
     if any(isinstance(a, Open) for a in target) and view.vector.constant and not any(isinstance(a, Open) for a in axis):

@@ -43,6 +43,7 @@ OPERATORS: dict[str, Handler] = {}
 HANDLERS = ["layouts", "constants", "dense", "host", "recurrent", "quantizers"]
 _MOST_ELEMENTS = 1 << 22  # and eight times the file's bytes
 _MOST_ROLES = 64
+_PLACES = {BATCH: "sequence", TIME: "step"}
 
 
 def operator(*names: str) -> Callable[[Handler], Handler]:
@@ -185,6 +186,13 @@ class Interpreter:
                 axes.append((int(found),))
             else:
                 axes.append((Open(role, size),))
+        roles = [a.role for axis in axes for a in axis if isinstance(a, Open)]
+        twice = [role for role in (BATCH, TIME) if roles.count(role) > 1]
+        if twice:
+            raise UsageError(
+                f"Input {shown(name)} must have one axis of {twice[0]}, not two: a node takes one {_PLACES[twice[0]]}"
+                " of one, and a recurrent node runs along the other"
+            )
         units = int(np.prod(inner(axes), dtype=object))
         self.spend(units)
         if name in self.zeroed:

@@ -290,7 +290,10 @@ def _repeated(net: Interpreter, x: View, at: int) -> View:
     size = int(x.shape[at])
     again = taken(x, at, np.zeros(size, np.int64))
     alike = all(np.array_equal(a, b) for a, b in zip(again.vector.parts, x.vector.parts, strict=True))
-    if not alike or (not isinstance(net.sizes[TIME], Size) and net.sizes[TIME] != size):
+    if not alike:
+        return x
+    net.bind(TIME, size)
+    if net.sizes[TIME] != size:
         return x
     first = taken(x, at, np.array(0))
     return first.placed([*first.axes[:at], (Open(TIME, size),), *first.axes[at:]])
