@@ -84,7 +84,7 @@ REFUSALS = {
     "two axes of time": ("f = Slice(x, last, end, one) r = RNN<hidden_size=5>(f, WR, RR, BR) y = Identity(r)",
                          {"last": np.array([-1]), "end": np.array([2**62]),
                           **{f"{k}R": v for k, v in weights("RNN").items()}}, ANY,
-                         "Input 'x' must have one axis of time, not two: a node takes one step of one, and a recurrent"),
+                         "Input 'x' must have one axis of time, not two: a node takes one step of one, and a"),
     "a cell for a constant": ("Y = GRU<hidden_size=5>(s0, W, R, B) y = Add(Y, Y)", {"s0": matrix(T, N, F)}, ANY,
                               "must read the network's input, not a constant"),
 }  # fmt: skip

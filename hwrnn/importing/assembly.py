@@ -161,9 +161,19 @@ class _Builder:
                 runs = [m for level in levels for m in level.members if isinstance(m, Pass)]
                 if not inputs[0].timed and any(run.timed for run in runs):
                     raise self.fault(f"read input {shown(inputs[0].name)} step by step, not one vector for a sequence")
+                self._check_input(inputs[0])
                 return levels, inputs[0]
             levels.append(self._level(found))
             vectors = [self._through(member.operand) for member in levels[-1].members]
+
+    def _check_input(self, source: Input) -> None:
+        """Refuse an input whose features are not a vector: one of their axes may be the steps, of which one is read."""
+        places = [k for k, axis in enumerate(source.axes) if any(isinstance(atom, int) for atom in axis)]
+        if len(places) > 1 and (not source.timed or places[-1] - places[0] >= len(places)):
+            raise self.fault(
+                f"read a vector of features at every step of input {shown(source.name)}, not parts of it along axes"
+                f" {', '.join(map(str, places))}"
+            )
 
     def _level(self, found: Sequence[Source]) -> _Level:
         """The level that some sources are of."""
