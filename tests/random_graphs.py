@@ -232,9 +232,11 @@ def random_network(seed):
         writer.value = writer.node("Transpose", [outputs], perm=[0, 2, 1, 3])
         writer.put("Reshape", writer.constant([0, 0, -1]), shape=[*writer.shape[:2], count * units])
         outputs, finals, count = writer.layer(units)
-    last = choose.random() < 0.4
-    writer.value = finals if last else outputs
-    writer.shape = [*([] if last else writer.shape[:1]), count, writer.shape[1], units]
+    kind = choose.choice(["final", "last step", "steps"])
+    writer.value = finals if kind == "final" else outputs
+    writer.shape = [*([] if kind == "final" else writer.shape[:1]), count, writer.shape[1], units]
+    if kind == "last step":
+        writer.put("Gather", writer.constant(-1), axis=0, shape=writer.shape[1:])
     for _ in range(choose.randint(1, 5)):
         writer.step(BEHIND)
     names = ("N", "T") if batch_first else ("T", "N")

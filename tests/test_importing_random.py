@@ -10,6 +10,7 @@ from random_graphs import random_network
 import hwrnn
 from hwrnn.errors import UsageError, require
 from hwrnn.importing import layouts
+from hwrnn.importing.values import Sources
 
 
 def judged(seeds, path):
@@ -59,9 +60,15 @@ def test_many_random_networks_are_right_or_refused(tmp_path):
     assert wrong == [] and counts["right"] > 200
 
 
-def test_a_confusion_of_elements_is_found(tmp_path, monkeypatch):
-    def turned(view, axis, indices, real=layouts.taken):
-        return real(view, axis, indices[::-1] if indices.ndim else indices)
+def wrong_step(self, columns, at, lengths=None, real=Sources.picked):
+    return real(self, columns, 0 if at == -1 else at, lengths)
 
-    monkeypatch.setattr(layouts, "taken", turned)
-    assert judged(range(40), tmp_path / "n.onnx")[1] != []
+
+def wrong_order(view, axis, indices, real=layouts.taken):
+    return real(view, axis, indices[::-1] if indices.ndim else indices)
+
+
+@pytest.mark.parametrize(("home", "name", "fault"), [(Sources, "picked", wrong_step), (layouts, "taken", wrong_order)])
+def test_planted_faults_are_found(home, name, fault, tmp_path, monkeypatch):
+    monkeypatch.setattr(home, name, fault)
+    assert judged(range(50), tmp_path / "n.onnx")[1] != []
