@@ -60,10 +60,12 @@ def _pieces(function: Any) -> tuple[Any, ...]:
 
 
 def saturated(model: Model, formats: Sequence[LayerFormats]) -> int:
-    """How many weights lie outside their formats by more than rounding."""
+    """How many weights, and numbers of initial states, lie outside their formats by more than rounding."""
     count = 0
     for layer, f in zip(model.stack, formats, strict=True):
-        for key, form in f.weights.items():
-            raw = round_half_up(layer.block(*key).astype(np.float64) * 2.0**form.frac)
+        held = [(layer.block(*key), form) for key, form in f.weights.items()]
+        held += [(vector, f.values[state]) for state, vector in layer.initial.items()]
+        for values, form in held:
+            raw = round_half_up(np.asarray(values, np.float64) * 2.0**form.frac)
             count += int(((raw < form.lo) | (raw > form.hi)).sum())
     return count

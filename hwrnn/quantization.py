@@ -235,8 +235,8 @@ def quantize(
         search_every: epochs after which that training looks for formats anew; 0 keeps them frozen.
         descent: called with every step (``hwrnn.mixed.Step``) of the way to fewer bits.
         formats_of: a quantized model of the same cells and sizes that lends its formats, so that the same gates
-            compute both; weights that its formats do not hold saturate, and ``facts["saturated_weights"]`` of the
-            result is their number. The widths and the method are its own then.
+            compute both; weights and initial states that its formats do not hold saturate, and
+            ``facts["saturated_weights"]`` of the result is their number. The widths and the method are its own then.
         prove_states: make states as wide as it takes that none can saturate on any input of any length: their fractions
             come from the data, their integer bits from a proof (``hwrnn.stability``).
 

@@ -541,3 +541,12 @@ def test_formats_are_lent_to_networks_that_run_alike():
         other = replace(model, layers=layers, final_state=bool(change))
         with pytest.raises(UsageError, match=f"Model must have the {what} of the one that lends its formats"):
             quantized(other, None, None, formats_of=q)
+
+
+def test_initial_states_that_lent_formats_do_not_hold_are_counted():
+    model = varied(seed=4)
+    q = quantized(model)[0]
+    far = replace(model.layers[1], initial={"h": np.array([100, 0, -100, 0], "f4")})
+    other = replace(model, layers=(model.layers[0], far, *model.layers[2:]))
+    counts = [quantized(one, None, None, formats_of=q)[0].facts["saturated_weights"] for one in (model, other)]
+    assert counts[1] == counts[0] + 2
