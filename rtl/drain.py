@@ -33,7 +33,8 @@ class Drain(Part):
         first, emits, last_step, bank: the flags of that column; and its channel, where there are several.
         sum_N, first_N: of the lanes, in cycle ``schedule.mac - 1``.
         unit: the unit that enters the path in the next cycle, to address old values; ``of`` is its channel.
-        old_NAME: what the path reads back, a cycle after ``unit``.
+        old_NAME: what the path reads back, a cycle after ``unit``; start_NAME, at the same time: what a state starts
+            with, where that is not zero.
         NAME: a stored value (``a_GATE``: a pre-activation), with NAME_valid, NAME_unit and NAME_flags beside it.
     """
 
@@ -55,6 +56,8 @@ class Drain(Part):
         ports |= {f"sum_{n}": In(lanes.sum_shape) for n in range(p.lanes)}
         ports |= {f"first_{n}": In(lanes.sum_shape) for n in range(p.lanes) if hasattr(lanes, f"first_{n}")}
         ports |= {f"old_{name}": In(shape(values[name])) for name in self.read_back}
+        self.starts = tuple(name for name in self.olds if layer.start(name).any())
+        ports |= {f"start_{name}": In(shape(values[name])) for name in self.starts}
         for name in self.stored:
             port = name.replace(".", "_")
             ports[port] = Out(shape(values[name]))
@@ -97,7 +100,8 @@ class Drain(Part):
         for name in self.read_back:
             value = getattr(self, f"old_{name}")
             # The first step of a sequence reads the initial state instead of the memory.
-            m.d.comb += path.olds[name].eq(Mux(held.first, 0, value) if name in self.olds else value)
+            start = getattr(self, f"start_{name}") if name in self.starts else 0
+            m.d.comb += path.olds[name].eq(Mux(held.first, start, value) if name in self.olds else value)
         pipeline = path.pipeline
         flags_0 = Signal(len(held.as_value()), name="path_flags")
         m.d.comb += flags_0.eq(held.as_value())

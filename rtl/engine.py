@@ -84,6 +84,8 @@ class Engine(Part):
         self.input_format, self.output_format = layer.formats.values["x"], layer.output
         self._vectors = tuple(name for name in layer.cell.operands if name != "x")
         self._by_unit = tuple(dict.fromkeys(name for drain in self.drains for name in drain.read_back))
+        #: states that do not start at zero, with the raw value of each unit
+        self.starts = {name: layer.start(name).tolist() for name in layer.cell.states if layer.start(name).any()}
         #: stored value to the name of its probe port
         self.probes = {}
         if probed:
@@ -134,11 +136,12 @@ class Engine(Part):
 
     @property
     def memory_bits(self) -> int:
-        """Bits of all memories: weights, biases, input and state vectors, unit values, output buffer."""
+        """Bits of all memories: weights, biases, input and state vectors, unit values, starts, output buffer."""
         values, units = self.layer.formats.values, self.layer.units
         bits = self.lanes.memory_bits + self.schedule.slots * self.layer.inputs * self.input_format.width
         states = sum((1 + self._banked(name)) * units * values[name].width for name in self._vectors)
         states += sum(units * values[name].width for name in self._by_unit)
+        bits += sum(units * values[name].width for name in self.starts)
         return bits + self.channels * states + self.schedule.buffer * element(self.output_format, self.channels).size
 
     def _banked(self, name: str) -> bool:
@@ -165,6 +168,10 @@ class Engine(Part):
             depth = vector_depth(layer, name, self.channels)
             memories[name] = Memory(shape=shape(values[name]), depth=depth, init=[])
             m.submodules[f"vector_{name}"] = memories[name]
+        starts = {}
+        for name, raw in self.starts.items():
+            starts[name] = Memory(shape=shape(values[name]), depth=max(layer.units, 2), init=raw)
+            m.submodules[f"start_{name}"] = starts[name]
 
         names = ("state_bank", "last_step", "emits", "go", "finishes")
         state_bank, last_step, emits, go, finishes = (Signal(name=name) for name in names)
@@ -213,7 +220,7 @@ class Engine(Part):
             lanes.restart.eq(front.phase_over if front.in_turn else front.ends_step),
             lanes.start.eq(front.start),
             lanes.second.eq(front.second),
-            lanes.operand.eq(self._operand(m, front, inputs.data, memories, Cat(state_bank, *channel), first)),
+            lanes.operand.eq(self._operand(m, front, inputs.data, memories, starts, Cat(state_bank, *channel), first)),
         ]
 
         if lanes.needs_place:
@@ -241,6 +248,9 @@ class Engine(Part):
                 read = by_unit[name].read_port()
                 place = self._place(drain.unit, [drain.of] if channel else [])
                 m.d.comb += [read.addr.eq(place), getattr(drain, f"old_{name}").eq(read.data)]
+                if name in starts and name in drain.olds:
+                    start = starts[name].read_port()
+                    m.d.comb += [start.addr.eq(drain.unit), getattr(drain, f"start_{name}").eq(start.data)]
             for name in drain.stored:
                 self._distribute(m, drain, name, by_unit, memories, buffer)
         return m
@@ -250,15 +260,24 @@ class Engine(Part):
         return Cat(unit[: address_bits(self.layer.units)], *channel) if channel else unit
 
     def _operand(
-        self, m: Module, front: Front, x: Signal, memories: dict[str, Memory], where: Value, first: Signal
+        self,
+        m: Module,
+        front: Front,
+        x: Signal,
+        memories: dict[str, Memory],
+        starts: dict[str, Memory],
+        where: Value,
+        first: Signal,
     ) -> Signal:
         """The operand in cycle ``1 + timing.memory``: read, chosen, kept; shifted to where the products meet.
 
         Args:
             x: the input element.
+            memories: of the operand vectors.
+            starts: of what states start with, where that is not zero.
             where: bank of the state, and channel above it.
         """
-        data = {"x": x}
+        data, initial = {"x": x}, dict[str, Value]()
         for name, memory in memories.items():
             read = memory.read_port()
             column = front.column[: address_bits(self.layer.size_of(name))]
@@ -267,13 +286,20 @@ class Engine(Part):
             else:
                 m.d.comb += read.addr.eq(Cat(column, where[1:]))
             data[name] = read.data
+            if name in starts:
+                start = starts[name].read_port()
+                m.d.comb += start.addr.eq(column)
+                initial[name] = start.data
         source, started = delayed(m, front.source, 1, "source"), delayed(m, first, 1, "first")
         chosen = Signal(self.lanes.operand_shape, name="operand")
         with m.Switch(source):
             for n, (k, name) in enumerate(front.sources):
                 with m.Case(n):
                     shifted = data[name] << self.layer.formats.shifts[k, name]
-                    m.d.comb += chosen.eq(Mux(started, 0, shifted) if self._old(k, name) else shifted)
+                    if self._old(k, name):
+                        begin = initial[name] << self.layer.formats.shifts[k, name] if name in initial else 0
+                        shifted = Mux(started, begin, shifted)
+                    m.d.comb += chosen.eq(shifted)
         for k in range(self.timing.memory):
             register = Signal(self.lanes.operand_shape, name=f"operand_{k + 1}", reset_less=True)
             m.d.sync += register.eq(chosen)

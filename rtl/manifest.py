@@ -151,6 +151,7 @@ def _layer(engine: Engine) -> dict[str, Any]:
         **{role: function_content(function) for role, function in layer.cell.functions.items()},
         "activation_units": units_of(layer),
         "cell_clip": layer.cell.clip,
+        **({"initial": engine.starts} if engine.starts else {}),
         "formats": {name: _format(form) for name, form in layer.formats.values.items()},
         "weights": {f"{gate} {operand}": str(form) for (gate, operand), form in layer.formats.weights.items()},
         "lanes": schedule.lanes,

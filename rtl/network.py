@@ -27,7 +27,7 @@ def check_buildable(model: QuantizedModel) -> None:
     """See that engines in a row compute a model.
 
     Raises:
-        UsageError: a layer in reverse, layers side by side, or initial states other than zero.
+        UsageError: a layer in reverse, or layers side by side.
     """
     for k, layer in enumerate(model.layers):
         if layer.reverse:
@@ -40,11 +40,6 @@ def check_buildable(model: QuantizedModel) -> None:
             raise UsageError(
                 f"Layers must stand one behind the other in hardware, but layer {k} stands beside another: engines pass"
                 " one stream on (golden and ONNX Runtime compute it)"
-            )
-        if any(raw.any() for raw in layer.initial.values()):
-            raise UsageError(
-                f"States must start at zero in hardware, but those of layer {k} do not: golden and ONNX Runtime compute"
-                " it"
             )
 
 

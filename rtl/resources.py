@@ -59,7 +59,7 @@ class MemoryShape:
 
 
 def layer_memories(layer: QuantizedLayer, schedule: Schedule) -> Iterator[MemoryShape]:
-    """The memories of a layer's engine: weights, biases, inputs, state vectors, values by unit, output buffer."""
+    """The memories of a layer's engine: weights, biases, inputs, state vectors, unit values, starts, output buffer."""
     values, lanes, lines, channels = layer.formats.values, schedule.lanes, trace(layer.cell), schedule.channels
     yield MemoryShape(max(schedule.words, 2), lanes * factors(layer)[0].width, True)
     biases = sum(p.groups * p.passes * p.segments for p in schedule.phases)
@@ -71,6 +71,9 @@ def layer_memories(layer: QuantizedLayer, schedule: Schedule) -> Iterator[Memory
     phases = range(len(layer.cell.phases))
     for name in dict.fromkeys(n for k in phases for n in (*lines.olds_of(k), *lines.crossing(k))):
         yield MemoryShape(unit_depth(layer, channels), values[name].width, False)
+    for name in layer.cell.states:
+        if layer.start(name).any():
+            yield MemoryShape(max(layer.units, 2), values[name].width, True)
     yield MemoryShape(max(schedule.buffer, 3) - 1, element(layer.output, channels).size, False)
 
 

@@ -1,5 +1,6 @@
 """Small random networks in integers, and data that saturate them."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -37,3 +38,15 @@ def network_of(
     x = rng.standard_normal((len(lengths), lengths.max(), inputs)).astype(np.float32)
     calibration = SimpleNamespace(train=SimpleNamespace(x=x / 2, lengths=lengths))
     return quantize(model, calibration, bits, method="mse", **(widths or {})), x, lengths
+
+
+def started(model, seed=0):
+    """The model with states that start anywhere in their formats, a layer's last one at zero where it has several."""
+    rng, layers = np.random.default_rng(seed), []
+    for k, layer in enumerate(model.layers):
+        initial = {}
+        for state in layer.cell.states[: None if (seed + k) % 3 else 1]:
+            form = layer.formats.values[state]
+            initial[state] = rng.integers(form.lo, form.hi + 1, layer.units)
+        layers.append(replace(layer, initial=initial))
+    return replace(model, layers=tuple(layers))

@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from networks import FEW, KINDS, network_of
+from networks import FEW, KINDS, network_of, started
 
 from hwrnn.errors import UsageError
 from hwrnn.rtl import TARGETS, Network, generate
@@ -26,6 +26,14 @@ def test_every_value_and_cycle(cell, channels, timing):
     report = check(model, x, lengths, lanes=6, channels=channels, timing=timing, simulator="amaranth")
     assert report.mismatches == 0 and report.latency == report.promised["latency"]
     assert report.cycles_per_step == report.promised["cycles_per_step"]
+
+
+@pytest.mark.parametrize("cell", ["lstm-peephole", "gru"])
+def test_initial_states(cell):
+    model, x, lengths = network_of(cell, 2, 3, lengths=LENGTHS)
+    for stalls in ({}, {"input_stall": "random", "output_stall": "bursts"}):
+        report = check(started(model, 1), x, lengths, lanes=6, channels=3, simulator="amaranth", **stalls)
+        assert report.mismatches == 0 and (stalls or report.closed_forms)
 
 
 @pytest.mark.parametrize("stalls", [("random", "bursts"), ("bursts", "waits"), ("waits", "random")], ids="-".join)

@@ -489,8 +489,6 @@ def test_the_rate_seen_at_the_port_is_that_of_full_engines_only(times, told):
          " as they come, and a reverse layer begins with the last one (golden and ONNX Runtime compute it)"),
         ({"beside": True}, "Layers must stand one behind the other in hardware, but layer 1 stands beside another:"
          " engines pass one stream on (golden and ONNX Runtime compute it)"),
-        ({"initial": {"h": np.array([0, 1, 0])}},
-         "States must start at zero in hardware, but those of layer 1 do not: golden and ONNX Runtime compute it"),
     ],
 )
 def test_hardware_refuses_what_it_cannot_do(change, message, tmp_path):

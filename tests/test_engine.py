@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from networks import FEW, KINDS, network_of
+from networks import FEW, KINDS, network_of, started
 
 from hwrnn.activations import NONLINEARITIES, PARAMETRIC
 from hwrnn.cells import CELLS
@@ -135,6 +135,33 @@ def test_parameters_of_nonlinearities(name):
 def test_an_output_nonlinearity_of_its_own():
     verify(*network_of("lstm", output_activation="relu6"))
     verify(*network_of("lstm-peephole", output_activation="plan_sigmoid"))
+
+
+@pytest.mark.parametrize("cell", KINDS)
+def test_initial_states(cell):
+    """Every value, cycle and latency; then a stack of two under stalls."""
+    model, x, lengths = network_of(cell, 2, 5, seed=1)
+    verify(started(model, 1), x, lengths, 3)
+    model, x, lengths = network_of(cell, 2, 3, layers=2, every_step=True, lengths=(3, 1, 2))
+    verify(started(model), x, lengths, 5, stalls=("bursts", "random"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("output_stall", STALLS)
+@pytest.mark.parametrize("input_stall", STALLS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_initial_states_under_back_pressure(cell, input_stall, output_stall):
+    seed = STALLS.index(input_stall) * len(STALLS) + STALLS.index(output_stall)
+    model, x, lengths = network_of(cell, 1 + seed % 3, 1 + seed % 4, seed=seed, every_step=seed % 3 > 0)
+    verify(started(model, seed), x, lengths, (2, 5, 12)[seed % 3], False, (input_stall, output_stall), seed)
+
+
+def test_initial_states_that_are_not_read_break_the_comparison():
+    model, x, lengths = network_of("gru", 2, 3)
+    given = started(model)
+    with pytest.raises(AssertionError):
+        network = Network(model, 4, probed=True)
+        assert check(given, x, lengths, network=network, simulator="amaranth").mismatches == 0
 
 
 @pytest.mark.parametrize("clip", [0.5, 1.0, 4.0])
