@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from networks import KINDS, network_of
+from networks import KINDS, network_of, started
 
 import hwrnn
 from hwrnn.errors import UsageError
@@ -31,13 +31,16 @@ DESIGNS = {
     "arg-max of each step": (dict(cell="rnn", inputs=1, units=4, every_step=True), dict(lanes=9, argmax=True)),
     "no head": (dict(cell="ligru", inputs=2, units=3, outputs=None), dict(lanes=6)),
     "regression": (dict(cell="gru", inputs=2, units=3, outputs=1, task="regression"), dict(lanes=2)),
+    "initial states": (dict(cell="lstm-coupled", inputs=2, units=4, layers=2, started=True), dict(lanes=5)),
     "16 bits": (dict(cell="lstm", inputs=2, units=3, bits=16), dict(lanes=4)),
 }
 
 
 def made(folder, what="gru", **more):
-    network, options = DESIGNS[what]
+    network, options = dict(DESIGNS[what][0]), DESIGNS[what][1]
+    starts = network.pop("started", False)
     model = network_of(**network)[0]
+    model = started(model) if starts else model
     return model, generate(model, folder, **options, **more)
 
 
@@ -65,6 +68,8 @@ def test_the_bench_passes_and_the_manifest_is_true(what, tmp_path):
     assert manifest["multiplications"] == sum(layer.multiplications for layer in model.stack)
     assert manifest["ports"]["input"]["format"]["q"] == str(model.input_format)
     assert manifest["ports"]["output"]["format"]["ap_fixed"] == network.output_format.ap_fixed
+    for layer, told in zip(model.layers, manifest["layers"], strict=False):
+        assert told.get("initial", {}) == {name: raw.tolist() for name, raw in layer.initial.items()}
     verdict = run_bench(tmp_path / "out", "icarus")
     cycles = f"{network.cycles_per_step} cycles per step, latency {network.latency}"
     vectors = 7 if model.every_step else 3

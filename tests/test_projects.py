@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from networks import FEW, network_of
+from networks import FEW, network_of, started
 
 from hwrnn.cli import main
 from hwrnn.errors import UsageError
@@ -74,10 +74,12 @@ def bench(folder: Path, work: Path, design="net_vendor.v") -> str:
 @pytest.mark.parametrize("cell", FEW)
 def test_the_bench_passes_with_memories_in_files(cell, tmp_path):
     model = network_of(cell, 3, 5)[0]
+    starts = cell == "rnn"
+    model = started(model) if starts else model
     manifest = generate(model, tmp_path / "out", lanes=3, name="net", tools=["vivado"])
     assert bench(tmp_path / "out", tmp_path / "work") == bench(tmp_path / "out", tmp_path / "plain", "net.v")
     memories = manifest["projects"][0]["memories"]
-    assert len(memories) == 4 and {path.name for path in (tmp_path / "out").glob("*.mem")} == set(memories)
+    assert len(memories) == 4 + starts and {path.name for path in (tmp_path / "out").glob("*.mem")} == set(memories)
 
 
 @icarus
