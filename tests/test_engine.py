@@ -152,7 +152,8 @@ def test_initial_states(cell):
 def test_initial_states_under_back_pressure(input_stall, output_stall):
     """Every pair of stalls, over the cells."""
     seed = STALLS.index(input_stall) * len(STALLS) + STALLS.index(output_stall)
-    model, x, lengths = network_of(list(CELLS)[seed % len(CELLS)], 1 + seed % 3, 1 + seed % 4, seed=seed, every_step=seed % 3 > 0)
+    cell, sizes = list(CELLS)[seed % len(CELLS)], (1 + seed % 3, 1 + seed % 4)
+    model, x, lengths = network_of(cell, *sizes, seed=seed, every_step=seed % 3 > 0)
     verify(started(model, seed), x, lengths, (2, 5, 12)[seed % 3], False, (input_stall, output_stall), seed)
 
 
