@@ -143,7 +143,7 @@ def test_initial_states(cell):
     model, x, lengths = network_of(cell, 2, 5, seed=1)
     verify(started(model, 1), x, lengths, 3)
     model, x, lengths = network_of(cell, 2, 3, layers=2, every_step=True, lengths=(3, 1, 2))
-    verify(started(model), x, lengths, 5, stalls=("bursts", "random"))
+    verify(started(model), x, lengths, 5, False, ("bursts", "random"))
 
 
 @pytest.mark.slow
@@ -154,7 +154,7 @@ def test_initial_states_under_back_pressure(input_stall, output_stall):
     seed = STALLS.index(input_stall) * len(STALLS) + STALLS.index(output_stall)
     cell, sizes = list(CELLS)[seed % len(CELLS)], (1 + seed % 3, 1 + seed % 4)
     model, x, lengths = network_of(cell, *sizes, seed=seed, every_step=seed % 3 > 0)
-    verify(started(model, seed), x, lengths, (2, 5, 12)[seed % 3], False, (input_stall, output_stall), seed)
+    verify(started(model, seed), x, lengths, (2, 5, 12)[seed % 3], False, (input_stall, output_stall), seed=seed)
 
 
 def test_initial_states_that_are_not_read_break_the_comparison():
