@@ -27,7 +27,7 @@ def judged(seeds, path):
             imported = hwrnn.import_onnx(path)
             found = imported.run({"x": x})["y"]
         except UsageError as error:
-            assert len(str(error)) < 400
+            assert len(str(error)) < 400 and "that fit its operator" not in str(error)  # a refusal that somebody wrote
             counts["refused"] += 1
             continue
         right = found.shape == due.shape and np.allclose(found, due, 1e-4, 1e-4)

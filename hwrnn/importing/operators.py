@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ OPERATORS: dict[str, Handler] = {}
 HANDLERS = ["layouts", "constants", "dense", "host", "recurrent", "quantizers"]
 _MOST_ELEMENTS = 1 << 22  # and eight times the file's bytes
 _MOST_ROLES = 64
+_MOST_VISITS = 300_000  # a network of most nodes, three times
 _PLACES = {BATCH: "sequence", TIME: "step"}
 
 
@@ -105,6 +107,7 @@ class Interpreter:
         self.zeroed: set[str] = set()
         self._roles: dict[str, tuple[str, Any]] = {}
         self._bound: dict[str, int] = {}
+        self._visits = 0
         self._declared = dict(_inputs(self.proto.graph))
         self._most = _MOST_ELEMENTS + 8 * proto.ByteSize()
         for _ in range(_MOST_ROLES):
@@ -206,11 +209,14 @@ class Interpreter:
         return self.sources.view(self.sources.add(source), axes)
 
     # -- nodes ---------------------------------------------------------------------------------------------------------
-    def _run(self, graph: GraphProto, values: dict[str, Value | UsageError]) -> None:
+    def _run(self, graph: GraphProto, values: MutableMapping[str, Value | UsageError]) -> None:
         """Add the values of a graph's constants and nodes to ``values``."""
         for name, array in initializers(graph):
             values[name] = Constant(array)
         for proto in graph.node:
+            self._visits += 1
+            if self._visits > _MOST_VISITS:
+                raise UsageError(f"Network must be understood in {_MOST_VISITS} looks at its nodes, not in more")
             reads = [name for name in proto.input if name]
             missing = [name for name in reads if name not in values]
             if missing:
@@ -232,7 +238,7 @@ class Interpreter:
                     values[name] = value
 
     def _handled(
-        self, proto: NodeProto, inputs: Sequence[Any], scope: Mapping[str, Value | UsageError]
+        self, proto: NodeProto, inputs: Sequence[Any], scope: MutableMapping[str, Value | UsageError]
     ) -> Sequence[Value | None]:
         domain = "" if proto.domain == "ai.onnx" else proto.domain
         node = Node(proto, self.opsets.get(domain, self.opset), inputs)
@@ -246,15 +252,20 @@ class Interpreter:
             found = handler(node, self)
         except Undecided as error:
             raise node.refused(f"not depend on sizes that the file leaves open: {error}") from error
+        except UsageError:
+            raise
+        except (ValueError, TypeError, IndexError, ArithmeticError, MemoryError) as error:
+            reason = " ".join(str(error).split())[:120] or type(error).__name__
+            raise node.refused(f"have values that fit its operator ({reason})") from error
         node.finished(len(found))
         for value in found:
             if value is not None:
                 self.spend(value.array.size if isinstance(value, Constant) else value.columns.size)
         return found
 
-    def inner(self, graph: GraphProto, scope: Mapping[str, Value | UsageError]) -> list[Value | UsageError]:
+    def inner(self, graph: GraphProto, scope: MutableMapping[str, Value | UsageError]) -> list[Value | UsageError]:
         """The outputs of a graph inside a node, which reads the values around it."""
-        values = dict(scope)
+        values: ChainMap[str, Value | UsageError] = ChainMap({}, scope)
         for info in graph.input:
             raise UsageError(f"Graph inside a node must have no input of its own, as {shown(info.name)} is")
         self._run(graph, values)

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hwrnn import activations
-from hwrnn.activations import Nonlinearity
+from hwrnn.activations import Nonlinearity, clipped
 from hwrnn.cells import CELLS, Cell
 from hwrnn.errors import shown
 from hwrnn.importing import values as v
@@ -176,17 +175,13 @@ def _cells(node: Node, net: Interpreter, kind: Recurrence, count: int) -> list[C
             cells.append(CELLS[name](sigma=clipped[0], phi=clipped[1]))
         if node.operator == "LSTM" and chosen[2] != clipped[1]:
             # ONNX Runtime bounds what enters the gates and the candidate, and not the cell state before the output.
-            more: dict[str, Any] = {"psi": chosen[2]}
-            cells[-1] = replace(cells[-1], **more)
+            cells[-1] = replace(cells[-1], psi=chosen[2])
     return cells
 
 
 def _clipped(node: Node, function: Nonlinearity, bound: float) -> Nonlinearity:
-    make = getattr(activations, "clipped", None)
-    if make is None:
-        raise node.refused("have no clip")
     try:
-        return make(function, bound)
+        return clipped(function, bound)
     except ValueError as error:
         raise node.refused(f"have a clip that hwrnn can compute: {error}") from error
 
