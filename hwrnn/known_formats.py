@@ -17,6 +17,7 @@ from hwrnn.errors import UsageError
 from hwrnn.fixed import Format
 from hwrnn.formats import Choice, LayerFormats, Widths, choice_of, derived_formats
 from hwrnn.model import Layer, Model
+from hwrnn.trace import trace
 
 __all__ = ["honoured"]
 
@@ -41,6 +42,9 @@ def honoured(
     choice = choice_of(model, widths, formats)
     chosen = {key: values.get(key, form) for key, form in choice.values.items()}
     made = derived_formats(model, seen, widths, Choice(chosen, choice.weights), port)
+    for k, f in enumerate(made):
+        sums = {f"a.{gate}": values[k, "a", gate] for gate in model.stack[k].cell.gates if (k, "a", gate) in values}
+        made[k] = replace(f, values={**f.values, **sums})
     return [_met(layer, made[k], {key[1:]: form for key, form in weights.items() if key[0] == k}, port)
             for k, layer in enumerate(model.stack)]  # fmt: skip
 
@@ -53,9 +57,10 @@ def _read(model: Model, told: Any, kind: str) -> dict[tuple[Any, ...], Format]:
         index, *rest = str(name).split(".")
         try:
             at = model.stack[int(index)]
-            known: Any = ("x", at.cell.output) if kind == "values" else {(g, o) for p in at.cell.phases for g in p.gates
-                                                                   for o in p.gates[g]}  # fmt: skip
-            if (rest[0] if kind == "values" else tuple(rest)) not in known:
+            known: Any = {(g, o) for p in at.cell.phases for g in p.gates for o in p.gates[g]}
+            if kind == "values":
+                known = {("x",), *((name,) for name in trace(at.cell).stores), *(("a", g) for g in at.cell.gates)}
+            if tuple(rest) not in known:
                 raise ValueError(name)
             made = Format(**form)
         except (ValueError, TypeError, IndexError) as error:

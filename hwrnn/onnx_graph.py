@@ -149,7 +149,7 @@ def model_proto(model: Model | QuantizedModel, style: Style | None = None) -> Mo
     zeroed = False
     for group in model.groups:
         found = style.group(graph, model, group, value, lengths)
-        graph.scope = ""
+        graph.scope = "end/"
         zeroed = all(one.zeroed for one in found)
         wires = [one.steps for one in found]
         if group == taken and not model.every_step:  # dense layers behind it need no more than that
@@ -162,7 +162,7 @@ def model_proto(model: Model | QuantizedModel, style: Style | None = None) -> Mo
         if group[-1] + 1 == model.encoder:
             graph.scope = "code/"
             value = _repeated(graph, value, lengths)
-    graph.scope = ""
+    graph.scope = "padding/"
     open_ended = model.head is None or isinstance(model, Model) or style.open_ended
     masks = model.every_step and not (zeroed and open_ended)
     running = _running(graph, x, lengths) if masks else None
@@ -170,7 +170,7 @@ def model_proto(model: Model | QuantizedModel, style: Style | None = None) -> Mo
     if model.head is not None:
         graph.scope = "head/"
         value = style.dense(graph, "head", model.head, value)
-        graph.scope = ""
+        graph.scope = "padding/"
         if running is not None and isinstance(model, QuantizedModel):  # a float head gives its bias there
             value = _masked(graph, running, value)
     return style.finished(graph, model, value)

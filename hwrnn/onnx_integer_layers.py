@@ -58,7 +58,7 @@ class IntegerWriter(LayerWriter):
             factors, half = [shift * 2.0 ** -self._dropped(gate) for gate in rows], 0.5
         if factors != [1] * len(rows):
             factor = self._columns(factors)
-            self.matrices[key] = graph.op("Mul", self.matrices[key], factor)
+            self.matrices[key] = graph.op("Mul", self.matrices[key], factor, name=f"{self.name}/scaled{k}.{operand}")
         if key in self.biases and half:
             first = [operand == next(o for o in phase.operands if o in phase.gates[gate]) for gate in rows]
             scaled = graph.op("Mul", self.biases[key], self._columns([f / shift for f in factors]))
@@ -67,7 +67,8 @@ class IntegerWriter(LayerWriter):
     def _columns(self, values: Sequence[float]) -> Wire:
         """A constant for each gate's columns."""
         same = len(set(values)) == 1
-        return self.graph.constant(values[0] if same else np.repeat(values, self.units), self.kind)
+        label = "" if same else f"{self.name}/powers_of_gates"
+        return self.graph.constant(values[0] if same else np.repeat(values, self.units), self.kind, label)
 
     def _dropped(self, gate: str) -> int:
         """The fraction bits of a gate's sum that its pre-activation drops."""

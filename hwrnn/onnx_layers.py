@@ -62,7 +62,9 @@ class LayerWriter:
             for operand in phase.operands:
                 rows = self.rows(phase, operand)
                 whole = self._joined([graph.cast(blocks[gate, operand], kind) for gate in rows])
-                self.matrices[k, operand] = graph.op("Transpose", whole, perm=[1, 0])
+                self.matrices[k, operand] = graph.op(
+                    "Transpose", whole, perm=[1, 0], name=f"{self.name}/weights{k}.{operand}"
+                )
                 if any(first[gate] == operand for gate in rows):  # each bias is added once, with the first product
                     parts = [
                         graph.cast(blocks[gate, "b"], kind) if first[gate] == operand

@@ -164,7 +164,7 @@ def test_export_import_export_gives_the_same_bits(cell, shape, tmp_path):
 
 
 # -- files of earlier versions -----------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", sorted(path.stem for path in FILES.glob("*.onnx")))
+@pytest.mark.parametrize("name", sorted(path.stem for path in FILES.glob("format*.onnx")))
 def test_files_of_formats_1_and_2(name, tmp_path):
     told = np.load(FILES / "expected.npz")
     model = load(FILES / f"{name}.onnx")
@@ -233,3 +233,31 @@ def test_what_cannot_be_exported(words, text, models, tmp_path, capsys):
     assert main(["export", str(models / words[0]), *words[1:], "-o", str(tmp_path / "out")]) == 2
     assert text in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+# -- what the checker and people see -----------------------------------------------------------------------------------
+@pytest.mark.parametrize("cell", CELLS)
+def test_integer_graphs_are_checked_and_named(cell):
+    shape = {"layers": 2, "encoder": 1, "every_step": True, "bidirectional": cell == "gru"}
+    model = quantize(network(cell, "hard_tanh", "plan_sigmoid", **shape), DATA, 8, method="mse")
+    for one in (model_proto(model), model_proto(model.in_float()), model_proto(network(cell, **shape))):
+        checked(one)
+        assert one.graph.doc_string and all(info.doc_string for info in (*one.graph.input, *one.graph.output))
+        names = [node.name for node in one.graph.node]
+        assert all(names) and len(set(names)) == len(names)
+        scopes = {name.partition("/")[0] for name in names}
+        assert {"input", "layer0", "code", "output"} <= scopes
+        assert all("/" in name for name in names)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_any_batch_and_length_in_integers(cell):
+    model = quantize(network(cell, "pwl_tanh", "hard_sigmoid"), DATA, 8, method="mse")
+    runtime = require("onnxruntime", "runtime")
+    session = runtime.InferenceSession(model_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
+    for n, steps in ((1, 1), (1, 17), (33, 1), (5, 6)):
+        rng = np.random.default_rng(n)
+        x = (rng.standard_normal((n, steps, 3)) * 2).astype(np.float32)
+        lengths = rng.integers(1, steps + 1, n)
+        expected = golden(model, model.quantize_input(x), lengths).output
+        np.testing.assert_array_equal(session.run(["raw"], {"x": x, "lengths": lengths})[0], expected)

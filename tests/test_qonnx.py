@@ -1,6 +1,7 @@
 """Quantized graphs: those of other tools are read as ONNX Runtime computes them, and their integers come out again."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -224,3 +225,39 @@ def test_facts_that_are_no_formats(formats, text, tmp_path):
     model.facts["formats"] = formats
     with pytest.raises(UsageError, match=text):
         quantize(model, DATA, 8, method="mse")
+
+
+# -- Brevitas ----------------------------------------------------------------------------------------------------------
+FILES = Path(__file__).parent / "files"
+
+
+@pytest.mark.parametrize("name", ("powers", "defaults", "weights"))
+def test_what_brevitas_computes(name):
+    told = np.load(FILES / "brevitas.npz")
+    found = import_onnx(FILES / f"brevitas_{name}.onnx", task="regression")
+    x, due = told[f"brevitas_{name}_x"], told[f"brevitas_{name}_y"]
+    (given,) = found.inputs
+    y = found.run({given: x})[found.output]
+    np.testing.assert_allclose(y, due, atol=1e-6)
+    if name == "defaults":
+        assert sum("no power" in note for note in found.notes) == 3  # the input, the values inside, the weights
+    model = found.model
+    formats = model.facts.get("formats", {"weights": {}, "values": {}})
+    assert (len(formats["weights"]), len(formats["values"])) == {
+        "powers": (8, 12), "defaults": (0, 0), "weights": (8, 0)
+    }.get(name)  # fmt: skip
+    n = x.shape[1]
+    split = Split(x.transpose(1, 0, 2), np.zeros((n, 6, 4), np.float32), np.full(n, 6))
+    made = quantize(model, Dataset.of("noise", split), 8, method="mse")
+    layer = made.layers[0]
+    for key, form in formats["weights"].items():
+        _, gate, operand = key.split(".")
+        own = layer.formats.weights[gate, operand]
+        block = model.layers[0].block(gate, operand)
+        np.testing.assert_array_equal(own.dequantize(layer.weights[gate, operand]), block)
+        assert own.frac >= form["frac"]
+    for key, form in formats["values"].items():
+        assert layer.formats.values[key.partition(".")[2]].to_json() == form
+    if name == "powers":  # both round every value to the same formats; the tables and two roundings of the state differ
+        near = made.predict(x.transpose(1, 0, 2)).transpose(1, 0, 2)
+        assert np.abs(near - due).max() < 4 * layer.output.step

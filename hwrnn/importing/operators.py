@@ -41,7 +41,7 @@ __all__ = ["HANDLERS", "OPERATORS", "Bound", "Interpreter", "Learnt", "operator"
 Handler = Callable[[Node, "Interpreter"], Sequence[Value | None]]
 OPERATORS: dict[str, Handler] = {}
 #: The modules whose handlers are entered before the first graph is interpreted.
-HANDLERS = ["layouts", "constants", "dense", "host", "recurrent", "quantizers"]
+HANDLERS = ["layouts", "constants", "dense", "host", "recurrent", "quantizers", "brevitas"]
 _MOST_ELEMENTS = 1 << 22  # and eight times the file's bytes
 _MOST_ROLES = 64
 _MOST_VISITS = 300_000  # a network of most nodes, three times
@@ -354,7 +354,7 @@ def _all_nodes(graph: GraphProto) -> Iterator[NodeProto]:
 def _check_recurrent(graph: GraphProto) -> None:
     """Refuse a graph without a recurrent operator, whose refusal at some other node would hide what is missing."""
     nodes = list(_all_nodes(graph))
-    if any(node.op_type in ("RNN", "GRU", "LSTM") for node in nodes):
+    if any(node.op_type in ("RNN", "GRU", "LSTM", "QuantLSTMCell") for node in nodes):
         return
     for node in nodes:
         if node.op_type in ("Loop", "Scan"):

@@ -11,8 +11,7 @@ Definitions: https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html; QONNX: A.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,67 +21,33 @@ from onnx import TensorProto
 from hwrnn.errors import UsageError
 from hwrnn.fixed import Format
 from hwrnn.importing.assembly import Assembly, assembled
+from hwrnn.importing.brevitas import RoundedLSTM
 from hwrnn.importing.dense import settled
 from hwrnn.importing.graph import Node, tensor_kind
+from hwrnn.importing.grids import MOST_BITS, ROUNDING, Grid, rounded
 from hwrnn.importing.layouts import constant, normal_axis
 from hwrnn.importing.operators import Interpreter, operator
-from hwrnn.importing.values import Constant, Final, Host, Input, Pick, Source, Steps, Value, Vector, View, canonical
+from hwrnn.importing.values import (
+    Constant,
+    Final,
+    Host,
+    Input,
+    Pass,
+    Pick,
+    Source,
+    Steps,
+    Value,
+    Vector,
+    View,
+    canonical,
+)  # fmt: skip
+from hwrnn.model import Layer
 
-__all__ = ["Grid", "Rounding", "rounded", "with_formats"]
+__all__ = ["Rounding", "with_formats"]
 
 _QONNX = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
-_MOST_BITS = 32
 _MOST_DYES = 16  # powers of three that float32 holds
 _FOUR_BITS = {getattr(TensorProto, "INT4", -1), getattr(TensorProto, "UINT4", -1)}
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The numbers ``(n - zero) * scale`` of whole ``n`` that ``width`` bits hold."""
-
-    width: int
-    signed: bool
-    scale: float
-    zero: int = 0
-    narrow: bool = False
-
-    @property
-    def lo(self) -> int:
-        return -(1 << (self.width - 1)) + self.narrow if self.signed else 0
-
-    @property
-    def hi(self) -> int:
-        return (1 << (self.width - self.signed)) - 1 - (self.narrow and not self.signed)
-
-    @property
-    def format(self) -> Format | None:
-        """The grid as a format; None where its scale is no power of two or its zero is not 0."""
-        mantissa, exponent = math.frexp(self.scale)
-        fits = mantissa == 0.5 and not self.zero and 1 + self.signed <= self.width
-        return Format(self.width, 1 - exponent, self.signed) if fits else None
-
-
-def rounded(x: np.ndarray, grids: Sequence[Grid], places: np.ndarray, mode: str = "ROUND") -> np.ndarray:
-    """Float numbers on their grids, ``grids[places]``; whatever is computed is computed in float32, as runtimes do."""
-    scale = np.array([g.scale for g in grids], np.float32)[places]
-    zero, lo, hi = (np.array([v(g) for g in grids], np.float32)[places] for v in
-                    (lambda g: g.zero, lambda g: g.lo, lambda g: g.hi))  # fmt: skip
-    whole = ROUNDING[mode](np.asarray(x, np.float32) / scale)
-    return np.asarray((np.clip(whole + zero, lo, hi) - zero) * scale, np.float32)
-
-
-#: QONNX's words for rounding; its HALF_UP takes halves away from zero, unlike hwrnn's.
-ROUNDING: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "ROUND": np.round,
-    "HALF_EVEN": np.round,
-    "CEIL": np.ceil,
-    "FLOOR": np.floor,
-    "UP": lambda x: np.sign(x) * np.ceil(np.abs(x)),
-    "DOWN": np.fix,
-    "ROUND_TO_ZERO": np.fix,
-    "HALF_UP": lambda x: np.sign(x) * np.floor(np.abs(x) + 0.5),
-    "HALF_DOWN": lambda x: np.sign(x) * np.ceil(np.abs(x) - 0.5),
-}  # fmt: skip
 
 
 # -- ONNX's own --------------------------------------------------------------------------------------------------------
@@ -196,8 +161,8 @@ def _quant(node: Node, net: Interpreter) -> Sequence[Value]:
     if mode not in ROUNDING:
         raise node.refused(f"have a rounding mode of {', '.join(ROUNDING)}, not {mode[:40]!r}")
     _check_scale(node, scale)
-    if bits.size != 1 or float(bits.reshape(-1)[0]) not in range(1, _MOST_BITS + 1):
-        raise node.refused(f"have one whole number of bits, of 1 to {_MOST_BITS}")
+    if bits.size != 1 or float(bits.reshape(-1)[0]) not in range(1, MOST_BITS + 1):
+        raise node.refused(f"have one whole number of bits, of 1 to {MOST_BITS}")
     width = int(bits.reshape(-1)[0])
     if width == 1 and signed:
         raise node.refused("have more than 1 bit where it is signed: BipolarQuant has one")
@@ -313,12 +278,29 @@ def with_formats(net: Interpreter, found: Assembly, output: str, task: str | Non
             notes.append(f"Quantizer {host.node[:80]!r} is left out of the model, because {why}; quantize chooses")
         else:
             values[place] = form.to_json()
+    for k, member in enumerate(found.members):
+        if isinstance(member, Pass) and isinstance(member.layer, RoundedLSTM):
+            forms = {name: grid.format for name, (grid, _) in member.layer.grids.items()}
+            values |= {f"{k}.{name}": form.to_json() for name, form in forms.items() if form is not None}
+            others = ", ".join(name for name, form in forms.items() if form is None)
+            if others:
+                notes.append(
+                    f"Values {others} of layer {k} are rounded to grids that are no powers of two; quantize chooses"
+                    " their formats"
+                )
+    found = replace(found, model=replace(found.model, layers=tuple(map(_plain, found.model.layers))))
     weights = _weights(net, found, output, task, notes) if net.grids else {}
     if not values and not weights:
         return replace(found, notes=tuple(notes))
     facts = {**found.model.facts, "formats": {"values": values, "weights": weights}}
     notes.append(f"Formats of {len(weights)} blocks of weights and {len(values)} values are those of the file")
     return replace(found, model=replace(found.model, facts=facts), notes=tuple(notes))
+
+
+def _plain(layer: Layer) -> Layer:
+    """A layer that rounds nothing."""
+    return Layer(layer.cell, layer.inputs, layer.units, layer.parameters, initial=layer.initial,
+                 reverse=layer.reverse, beside=layer.beside)  # fmt: skip
 
 
 def _place(net: Interpreter, found: Assembly, host: Rounding) -> str | None:

@@ -39,7 +39,7 @@ from hwrnn.importing.values import (
 )  # fmt: skip
 from hwrnn.model import Layer
 
-__all__ = ["Recurrence"]
+__all__ = ["Recurrence", "operand_of"]
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _recurrent(node: Node, net: Interpreter) -> Sequence[Value | None]:
     b = _array(node, 3, "B", (count, 2 * rows))
     cells = _cells(node, net, kind, count)
     peepholes = _array(node, 7, "P", (count, 3 * units)) if node.operator == "LSTM" else None
-    x, time, batch = _operand(node, net, batch_first, w.shape[2])
+    x, time, batch = operand_of(node, net, batch_first, w.shape[2])
     lengths = _lengths(node, net, time, x.axes[1 if not batch_first else 0])
     starts = {state: _initial(node, net, k, batch_first, count, units, batch) for k, state in kind.states}
     passes = []
@@ -255,7 +255,7 @@ def _parameters(
 
 
 # -- what it reads -----------------------------------------------------------------------------------------------------
-def _operand(node: Node, net: Interpreter, batch_first: bool, size: int) -> tuple[View, Axis, Axis]:
+def operand_of(node: Node, net: Interpreter, batch_first: bool, size: int) -> tuple[View, Axis, Axis]:
     """X with the axes of its time and its batch."""
     x = node.value(0)
     if isinstance(x, Constant) or x.vector.constant:
