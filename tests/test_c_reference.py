@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from networks import network_of
+from networks import KINDS, network_of
 from test_c_golden import plain_layer
 from test_directions import LENGTHS, varied
 from test_directions import quantized as initialised
@@ -170,7 +170,7 @@ def test_every_cell_at_every_width(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", KINDS)
 def test_every_cell_with_every_nonlinearity_at_some_width(cell, tmp_path):
     cases = {}
     for n, name in enumerate(ALL):
