@@ -17,7 +17,7 @@ import numpy as np
 from onnx import TensorProto
 
 from hwrnn.activations import Nonlinearity, PiecewiseLinear
-from hwrnn.clipping import ClippedLines, ClippedSmooth
+from hwrnn.clipping import ClippedLines, ClippedSmooth, clipped
 from hwrnn.model import Layer
 from hwrnn.onnx_numbers import FLOAT, INT64, Graph, Wire
 
@@ -95,10 +95,10 @@ def _line(function: PiecewiseLinear) -> Activation | None:
         return Activation("Affine", float(slopes[0]), float(intercepts[0]))
     if [*function.knots, *intercepts] == [0, 0, 0] and slopes[1] == 1:
         return Activation("LeakyRelu", float(slopes[0])) if slopes[0] else Activation("Relu")
-    clipped = function.as_clip()
-    if clipped is None:
+    line = function.as_clip()
+    if line is None:
         return None
-    slope, intercept, (low, high) = clipped
+    slope, intercept, (low, high) = line
     if low == 0 and high == 1:
         return Activation("HardSigmoid", float(slope), float(intercept))
     if low is None or high is None:
@@ -120,16 +120,26 @@ def unsaid(layer: Layer) -> str | None:
         return "ONNX's operators do not clip a cell state"
     for role in operator.functions:
         function = _function(layer, role)
-        activation = activation_of(function)
-        if activation is None:
+        if activation_of(function) is None:
             return f"ONNX has no activation for {function.name!r}"
-        if activation.clip is not None and operator.name != "RNN":
-            return f"ONNX says {function.name!r} by clipping the input, that of the gates too"
+    # ONNX Runtime bounds what enters the gates and the candidate, and not the cell state before the output.
+    entering = [_function(layer, role) for role in operator.functions if role != "psi"]
+    for role in operator.functions:
+        function = _function(layer, role)
+        bound = _bound(function)
+        if bound is not None and (role == "psi" or any(clipped(other, bound) != other for other in entering)):
+            return f"ONNX says {function.name!r} by clipping the input of every gate"
     for gate in filter(None, operator.peepholes):
         weights = layer.block(gate, "c")
         if np.count_nonzero(weights) != np.count_nonzero(np.diagonal(weights)):
             return "ONNX's peepholes are the diagonals of their matrices"
     return None
+
+
+def _bound(function: Nonlinearity) -> float | None:
+    """The clip that a nonlinearity needs."""
+    activation = activation_of(function)
+    return None if activation is None else activation.clip
 
 
 def unsaid_pair(forward: Layer, backward: Layer) -> bool:

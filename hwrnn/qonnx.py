@@ -20,7 +20,7 @@ from typing import Any, Self
 import numpy as np
 from onnx import AttributeProto, ModelProto, TensorProto, helper
 
-from hwrnn.activations import NONLINEARITIES, Nonlinearity
+from hwrnn.activations import Nonlinearity, nonlinearity
 from hwrnn.cells import Phase, Values
 from hwrnn.errors import UsageError, require
 from hwrnn.fitting import Fitted
@@ -188,6 +188,7 @@ class QuantStyle(Style):
 
     def finished(self, graph: Graph, model: Any, value: Wire) -> ModelProto:
         proto = finished(self, graph, model, value, False)
+        proto.producer_name = "hwrnn export"  # it is none of hwrnn's own model files
         if isinstance(self.quantizer, Quants):
             proto.opset_import.append(helper.make_opsetid(DOMAIN, 1))
             proto.functions.append(_quant_function(self.opset, self.quantizer.exact))
@@ -200,7 +201,7 @@ def _smoothed(model: Model) -> Model:
     def smooth(function: Nonlinearity) -> Nonlinearity:
         fits = isinstance(function, Fitted | Staircase) and activation_of(function) is None
         name = (function.fits if isinstance(function, Fitted) else "") or function.stands_for
-        return NONLINEARITIES[name] if fits and name in NONLINEARITIES else function
+        return nonlinearity(name) if fits and name else function
 
     def changed(layer: Layer) -> Layer:
         functions: dict[str, Any] = {role: smooth(f) for role, f in layer.cell.functions.items()}

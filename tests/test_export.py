@@ -10,8 +10,10 @@ import onnx
 import pytest
 from onnx import shape_inference
 
+from hwrnn.activations import nonlinearity
 from hwrnn.cells import CELLS
 from hwrnn.cli import main
+from hwrnn.clipping import clipped
 from hwrnn.data import Dataset, Split
 from hwrnn.errors import UsageError, require
 from hwrnn.golden import golden
@@ -27,7 +29,10 @@ RNG = np.random.default_rng(7)
 X = RNG.normal(0, 1.2, (7, 6, 3)).astype(np.float32)
 LENGTHS = np.array([6, 1, 4, 6, 2, 5, 3])
 DATA = Dataset.of("noise", Split(X, np.arange(7) % 4, LENGTHS))
-ACTIVATIONS = ("tanh", "relu", "hard_tanh", "relu1", "relu6", "leaky_relu:3", "identity", "hard_sigmoid_1_5")
+ACTIVATIONS = (
+    "tanh", "relu", "hard_tanh", "relu1", "relu6", "leaky_relu:3", "identity", "hard_sigmoid_1_5", "elu:0.7",
+    "softsign", "softplus", "scaled_tanh:1.5:0.5", "thresholded:0.2", "hard_line:0.3:0.4", "leaky:0.3",
+)  # fmt: skip
 GATES = ("hard_sigmoid", "leaky_relu:2", "pwl_sigmoid", "relu")
 RECURRENT = {"RNN", "GRU", "LSTM"}
 
@@ -114,13 +119,28 @@ def test_what_the_operators_cannot_say():
         "no operator for cell 'mingru'": network("mingru"),
         "do not clip a cell state": network("lstm", cell_clip=2),
         "no activation for 'pwl_tanh:4'": network("rnn", "pwl_tanh"),
-        "'hard_tanh' by clipping the input, that of the gates too": network("gru", "hard_tanh"),
+        "'hard_tanh' by clipping the input of every gate": network("gru", "hard_tanh"),
     }
     full = network("lstm-peephole")
     full.layers[0].parameters["0.c"][0, 1] = 1
     reasons["peepholes are the diagonals"] = full
     for text, model in reasons.items():
         assert text in (unsaid(model.layers[0]) or "")
+
+
+def test_a_clip_that_every_gate_bears():
+    """ONNX Runtime's clip bounds what enters the gates and the candidate, not the state before an LSTM's output."""
+    bound = {name: clipped(nonlinearity(name), 0.8) for name in ("sigmoid", "tanh")}
+    for cell, psi in (("lstm", nonlinearity("tanh")), ("gru", None), ("gru-reset-before", None), ("rnn", None)):
+        model = network(cell)
+        (layer,) = model.layers
+        made = dataclasses.replace(layer.cell, sigma=bound["sigmoid"], phi=bound["tanh"], psi=psi)
+        model = dataclasses.replace(model, layers=(dataclasses.replace(layer, cell=made),))
+        assert unsaid(model.layers[0]) is None
+        np.testing.assert_allclose(run(model_proto(model))["y"], model.predict(X, LENGTHS), rtol=1e-5, atol=2e-6)
+        if psi is not None:
+            other = dataclasses.replace(layer, cell=dataclasses.replace(made, psi=None))
+            assert "clipping the input" in (unsaid(other) or "")
 
 
 def test_the_bound_of_an_input_is_a_clip_of_an_rnn():
