@@ -178,6 +178,9 @@ def written():
             out, _ = self.rnn(x.transpose(0, 1))
             return self.fc(out).transpose(0, 1)
 
+        def scaled_between(self, x):
+            return self.fc(1 - self.rnn(x)[0] * 2.5)
+
         def activation_alone(self, x):
             return self.fc(torch.relu(self.rnn(x)[0]))
 
@@ -256,7 +259,7 @@ def written():
         ("squeezed", {}), ("both", {"two": True}), ("both", {"two": True, "layers": 2}),
         ("both_written_out", {"two": True}), ("both_flat", {"two": True}), ("deep", {}), ("deep", {"make": "RNN"}),
         ("standardised", {}), ("learned", {"make": "GRU", "layers": 2}), ("time_major", {"first": False}),
-        ("learned", {"make": "GRU", "two": True}), ("activation_alone", {}), ("regression", {"out": 1}),
+        ("learned", {"make": "GRU", "two": True}), ("activation_alone", {}), ("scaled_between", {}), ("regression", {"out": 1}),
         ("optional_state", {"make": "GRU"}),
     ],
 )  # fmt: skip

@@ -166,7 +166,7 @@ def test_directions_dense_layers_and_initial_states_are_those_of_the_model(every
 
 
 @pytest.mark.extras
-@pytest.mark.parametrize("activation, gate, bits", [(*f, b) for f, b in zip(FUNCTIONS, (4, 8, 12, 8), strict=True)])
+@pytest.mark.parametrize("activation, gate, bits", [(*f, b) for f, b in zip(FUNCTIONS, (4, 8, 16, 8), strict=True)])
 @pytest.mark.parametrize("cell", CELLS)
 def test_quantized_outputs_are_golden_bit_for_bit(cell, activation, gate, bits):
     torch = pytest.importorskip("torch")
@@ -216,7 +216,7 @@ def test_a_pickled_or_copied_network_computes_the_same():
     torch = pytest.importorskip("torch")
     from hwrnn.torch import Network
 
-    model = network_of("gru")
+    model = network_of("gru", "plan_tanh", "plan_sigmoid")
     network = Network(model, formats_for(model, Widths.of(8)))
     due = network(torch.from_numpy(X), LENGTHS)
     file = io.BytesIO()
@@ -277,6 +277,7 @@ def test_less_exact_arithmetic_that_somebody_switched_on_does_not_reach_the_inte
     due = network(torch.from_numpy(X), LENGTHS)
     try:
         torch.set_float32_matmul_precision("medium")
+        assert network.stack[0]._dtype(X) == torch.float64  # not every machine computes less exactly then
         with torch.autocast("cpu", torch.bfloat16):
             assert torch.equal(network(torch.from_numpy(X), LENGTHS), due)
     finally:
