@@ -237,6 +237,9 @@ class Smooth(Nonlinearity):
     def onnx(self) -> OnnxActivation | None:
         return self.known_as
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return nonlinearity, (self.name,)  # pickled by name, since most functions cannot be
+
     @property
     def slope(self) -> Callable[[np.ndarray], np.ndarray]:
         """The derivative, from the input where there is ``slope_from_input``, else from the value."""

@@ -259,8 +259,8 @@ def written():
         ("squeezed", {}), ("both", {"two": True}), ("both", {"two": True, "layers": 2}),
         ("both_written_out", {"two": True}), ("both_flat", {"two": True}), ("deep", {}), ("deep", {"make": "RNN"}),
         ("standardised", {}), ("learned", {"make": "GRU", "layers": 2}), ("time_major", {"first": False}),
-        ("learned", {"make": "GRU", "two": True}), ("activation_alone", {}), ("scaled_between", {}), ("regression", {"out": 1}),
-        ("optional_state", {"make": "GRU"}),
+        ("learned", {"make": "GRU", "two": True}), ("activation_alone", {}), ("scaled_between", {}),
+        ("regression", {"out": 1}), ("optional_state", {"make": "GRU"}),
     ],
 )  # fmt: skip
 def test_forward_passes_that_people_write(way, options):
@@ -335,6 +335,7 @@ def test_a_sequential_and_a_head_given_beside():
         nn.Linear(10, 2, bias=False),
         nn.Sequential(nn.Linear(10, 4), nn.ReLU(), nn.Dropout(0.4), nn.Linear(4, 2)),
         nn.Sequential(nn.Hardtanh(), nn.Linear(10, 4), nn.Hardsigmoid(), nn.LeakyReLU(0.125)),
+        nn.Sequential(nn.Linear(10, 4), nn.ELU(0.7), nn.Linear(4, 3), nn.LeakyReLU(), nn.Softsign(), nn.Softplus()),
     ]
     for head in heads:
         with torch.no_grad():

@@ -63,7 +63,7 @@ NETWORKS = {
     "gru-after": lambda L: [L.GRU(5, reset_after=True, return_sequences=True), L.Dense(3)],
     "gru-before": lambda L: [L.GRU(5, reset_after=False, return_sequences=True), L.Dense(3, use_bias=False)],
     "gru-before-no-bias": lambda L: [L.GRU(5, reset_after=False, use_bias=False, recurrent_activation="hard_sigmoid")],
-    "gru-after-no-bias": lambda L: [L.GRU(5, use_bias=False, activation="hard_tanh")],
+    "gru-after-no-bias": lambda L: [L.GRU(5, use_bias=False, activation="softsign")],
     "rnn": lambda L: [L.SimpleRNN(5, return_sequences=True)],
     "rnn-relu6": lambda L: [L.SimpleRNN(5, activation="relu6", use_bias=False)],
     "backwards": lambda L: [L.GRU(5, go_backwards=True), L.Dense(2)],
@@ -74,11 +74,11 @@ NETWORKS = {
         L.Bidirectional(L.SimpleRNN(3), backward_layer=L.GRU(3, go_backwards=True)), L.Dense(3, "relu"), L.Dense(2),
     ],
     "stacked": lambda L: [L.LSTM(4, return_sequences=True), L.GRU(3, return_sequences=True), L.SimpleRNN(2)],
-    "dense-before": lambda L: [L.Dense(4, "sigmoid"), L.LSTM(5), L.Dense(3), L.ReLU(6.0), L.Dense(2, "hard_tanh")],
+    "dense-before": lambda L: [L.Dense(4, "leaky_relu"), L.LSTM(5), L.Dense(3), L.ReLU(6.0), L.Dense(2, "hard_tanh")],
     "normalised": lambda L: [L.Normalization(mean=[1.0, 2, 3], variance=[1.0, 4, 9]), L.GRU(4), L.Dense(2)],
     "scaled": lambda L: [L.Rescaling(0.5, 0.1), L.LSTM(4, return_sequences=True), L.BatchNormalization(), L.Dense(2)],
     "batch-normalised": lambda L: [L.BatchNormalization(), L.GRU(4), L.BatchNormalization(scale=False), L.Dense(2)],
-    "activations": lambda L: [L.GRU(4), L.Dense(3), L.LeakyReLU(0.125), L.Dense(3), L.Activation("relu6")],
+    "activations": lambda L: [L.GRU(4), L.Dense(3), L.LeakyReLU(0.12), L.Dense(3), L.ELU(), L.Activation("softplus")],
     "output-scaled": lambda L: [L.LSTM(4), L.Dense(2), L.Rescaling([3.0, 4.0], [1.0, -1.0])],
 }  # fmt: skip
 

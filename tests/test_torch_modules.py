@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwrnn.activations import nonlinearity
+from hwrnn.activations import NONLINEARITIES, PARAMETRIC, nonlinearity
 from hwrnn.calibration import calibrate
 from hwrnn.cells import CELLS, Dense, cell_named
 from hwrnn.data import Split
@@ -21,6 +21,7 @@ from hwrnn.formats import LayerFormats, Widths, choose_formats
 from hwrnn.golden import golden
 from hwrnn.model import Layer, Model, build_model
 from hwrnn.quantization import freeze, with_hardware_functions
+from hwrnn.tensors import function_of
 from hwrnn.training.losses import LOSSES
 from hwrnn.training.network import Network as Trained
 
@@ -99,7 +100,23 @@ def test_precision_is_chosen_by_the_formats_and_too_many_bits_are_refused():
 
 
 @pytest.mark.extras
-@pytest.mark.parametrize("activation, gate", FUNCTIONS)
+@pytest.mark.parametrize("name", [*NONLINEARITIES, *PARAMETRIC, "tanh|1.5", "leaky:-0.3|2"])
+def test_a_nonlinearity_and_its_slope_are_those_of_the_catalogue(name):
+    torch = pytest.importorskip("torch")
+    function = nonlinearity(name)
+    ends = [float(k) for k in getattr(function, "knots", ())]
+    x = np.array([*np.linspace(-7, 7, 301), *ends, 0.0, -0.0, 1e-9, -1e-9, 40.0, -40.0])
+    given = torch.from_numpy(x).requires_grad_()
+    y = function_of(function)(given)
+    y.sum().backward()
+    np.testing.assert_allclose(y.detach().numpy(), function.value(x), atol=1e-12, rtol=1e-12)
+    np.testing.assert_allclose(given.grad.numpy(), function.derivative(x), atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.extras
+@pytest.mark.parametrize(
+    "activation, gate", [*FUNCTIONS, ("elu:0.7", "hard_line:0.1:0.4"), ("softsign", "scaled_tanh:0.5:2")]
+)
 @pytest.mark.parametrize("cell", CELLS)
 def test_outputs_are_those_of_the_float_model(cell, activation, gate):
     torch = pytest.importorskip("torch")
@@ -186,7 +203,7 @@ def test_quantized_outputs_are_golden_bit_for_bit(cell, activation, gate, bits):
 
 @pytest.mark.extras
 @pytest.mark.parametrize("quantized", [False, True])
-@pytest.mark.parametrize("activation, gate", FUNCTIONS[1:])
+@pytest.mark.parametrize("activation, gate", [*FUNCTIONS[1:], ("elu:0.7", "hard_line:0.1:0.4")])
 @pytest.mark.parametrize("cell", CELLS)
 def test_gradients_are_those_of_training(cell, activation, gate, quantized):
     torch = pytest.importorskip("torch")
@@ -216,14 +233,14 @@ def test_a_pickled_or_copied_network_computes_the_same():
     torch = pytest.importorskip("torch")
     from hwrnn.torch import Network
 
-    model = network_of("gru", "plan_tanh", "plan_sigmoid")
-    network = Network(model, formats_for(model, Widths.of(8)))
-    due = network(torch.from_numpy(X), LENGTHS)
-    file = io.BytesIO()
-    torch.save(network, file)
-    file.seek(0)
-    for again in (copy.deepcopy(network), torch.load(file, weights_only=False)):
-        assert torch.equal(again(torch.from_numpy(X), LENGTHS), due)
+    hard, smooth = network_of("gru", "plan_tanh", "plan_sigmoid"), network_of("lstm", "elu:0.7", "sigmoid")
+    for network in (Network(hard, formats_for(hard, Widths.of(8))), Network(smooth)):
+        due = network(torch.from_numpy(X), LENGTHS)
+        file = io.BytesIO()
+        torch.save(network, file)
+        file.seek(0)
+        for again in (copy.deepcopy(network), torch.load(file, weights_only=False)):
+            assert torch.equal(again(torch.from_numpy(X), LENGTHS), due)
 
 
 @pytest.mark.extras

@@ -324,14 +324,15 @@ class _Reader:
 
     def arithmetic(self, name: str, a: Any, b: Any) -> Any:
         torch = require("torch", "torch")
-        view, other = (a, b) if isinstance(a, View) else (b, a)
+        behind = not isinstance(a, View)  # whether the network's value is the second
+        view, other = (b, a) if behind else (a, b)
         if isinstance(other, torch.Tensor) and other.ndim <= 3 and all(n == 1 for n in other.shape[:-1]):
             number: Any = numbers(other).reshape(other.shape[-1:])
         elif isinstance(other, int | float):
             number = float(other)
         else:
             return self.refused(f"{name} values of the network to each other")
-        if view is b and name == "div":
+        if behind and name == "div":
             return self.refused("divide by what comes from the input")
         view = self.features(view, name)
         if name in ("mul", "div"):
@@ -340,7 +341,7 @@ class _Reader:
             self.chain.affine(number if name == "mul" else 1 / number, 0.0)
         else:
             sign = -1.0 if name == "sub" else 1.0
-            self.chain.affine(sign if view is b else 1.0, number if view is b else sign * number)
+            self.chain.affine(sign if behind else 1.0, number if behind else sign * number)
         return self.next(view)
 
     # -- axes
