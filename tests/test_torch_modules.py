@@ -100,12 +100,12 @@ def test_precision_is_chosen_by_the_formats_and_too_many_bits_are_refused():
 
 
 @pytest.mark.extras
-@pytest.mark.parametrize("name", [*NONLINEARITIES, *PARAMETRIC, "tanh|1.5", "leaky:-0.3|2"])
+@pytest.mark.parametrize("name", [*NONLINEARITIES, *PARAMETRIC, "elu:0.7", "tanh|1.5", "leaky:-0.3|2"])
 def test_a_nonlinearity_and_its_slope_are_those_of_the_catalogue(name):
     torch = pytest.importorskip("torch")
     function = nonlinearity(name)
     ends = [float(k) for k in getattr(function, "knots", ())]
-    x = np.array([*np.linspace(-7, 7, 301), *ends, 0.0, -0.0, 1e-9, -1e-9, 40.0, -40.0])
+    x = np.array([*np.linspace(-7, 7, 301), *ends, 0.0, -0.0, 1e-9, -1e-9, 1.5, -1.5, 40.0, -40.0])
     given = torch.from_numpy(x).requires_grad_()
     y = function_of(function)(given)
     y.sum().backward()
