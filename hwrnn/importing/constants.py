@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from hwrnn.errors import UsageError
-from hwrnn.importing.graph import Node
-from hwrnn.importing.layouts import constant
+from hwrnn.importing.graph import Node, kind_name, tensor_kind
+from hwrnn.importing.joins import expanded
+from hwrnn.importing.layouts import constant, numbers
 from hwrnn.importing.operators import Interpreter, operator
-from hwrnn.importing.shapes import Size, equal, folded
+from hwrnn.importing.shapes import Size, equal, folded, product
 from hwrnn.importing.values import Constant, Value, View
 
 __all__ = ["computed"]
@@ -179,3 +181,67 @@ def _rounded(node: Node, net: Interpreter) -> Sequence[Value]:
         return [Constant(_finite(node, np.asarray(functions[node.operator](constant(node, 0, "value")))))]
 
 
+# -- sizes and types ---------------------------------------------------------------------------------------------------
+@operator("Shape")
+def _shape(node: Node, net: Interpreter) -> Sequence[Value]:
+    value = node.value(0)
+    shape: Sequence[Any] = value.array.shape if isinstance(value, Constant) else value.shape
+    if node.opset >= 15:
+        start = node.integer("start", 0)
+        end = node.integer("end", len(shape)) if node.has("end") else None
+        shape = shape[start if start >= -len(shape) else None : end]
+    array = np.empty(len(shape), object)
+    array[:] = list(shape)
+    return [Constant(folded(array))]
+
+
+@operator("Size")
+def _size(node: Node, net: Interpreter) -> Sequence[Value]:
+    value = node.value(0)
+    array = np.empty((), object)
+    array[()] = product(value.array.shape if isinstance(value, Constant) else value.shape)
+    return [Constant(folded(array))]
+
+
+@operator("Cast", "CastLike")
+def _cast(node: Node, net: Interpreter) -> Sequence[Value]:
+    value = node.value(0)
+    kind: np.dtype | None
+    if node.operator == "CastLike":
+        like = node.value(1)
+        kind = like.kind if isinstance(like, View) else np.dtype(np.int64) if not like.known else like.array.dtype
+    else:
+        code = node.integer("to")
+        kind = tensor_kind(code)
+        if kind is None:
+            raise node.refused(f"turn numbers into float or whole ones, not into {kind_name(code)}")
+    for name in ("saturate", "round_mode"):
+        if node.has(name):
+            node.integer(name) if name == "saturate" else node.text(name, "")  # they concern 8-bit floats alone
+    if isinstance(value, Constant):
+        if not value.known:
+            if kind.kind not in "iu":
+                raise node.refused(f"keep open sizes whole, not turn them into {kind}")
+            return [value]
+        with np.errstate(all="ignore"):
+            return [Constant(value.array.astype(kind))]
+    if value.kind.kind == "f" and kind.kind != "f":
+        raise node.refused(f"not cut computed numbers to {kind}")
+    if kind.kind == "b":
+        raise node.refused("not turn computed numbers into truth values")
+    if kind == np.float16 and value.kind != np.float16:
+        net.note(f"Node {node.name!r} rounds to 16-bit floats; hwrnn computes on in float32")
+    return [replace(value, kind=kind)]
+
+
+@operator("ConstantOfShape")
+def _constant_of_shape(node: Node, net: Interpreter) -> Sequence[Value]:
+    target = numbers(node, 0, "shape")
+    given = node.tensor("value")
+    fill = np.zeros(1, np.float32) if given is None else given
+    if fill.size != 1 or target is None or any(not isinstance(s, Size) and s < 0 for s in target):
+        raise node.refused("have one value and a shape of sizes that are not negative")
+    if not any(isinstance(s, Size) for s in target):
+        net.spend(int(np.prod(target, dtype=object)))
+        return [Constant(np.broadcast_to(fill.reshape(()), tuple(target)))]
+    return [expanded(node, net, Constant(fill.reshape([1] * len(target))), target)]
