@@ -219,6 +219,23 @@ def test_each_sequences_last_step(direction, known, tmp_path):
         np.testing.assert_allclose(found.model.predict(X, lengths), expected["y"], 2e-6, 2e-6)
 
 
+@pytest.mark.parametrize("back", (1, 2))
+def test_each_sequences_last_step_by_pytorchs_gather(back, tmp_path):
+    text = (
+        FRONT + CELL + "q = Squeeze(Y, one) t = Transpose<perm=[1,0,2]>(q) l = Sub(lens, back) u = Reshape(l, form) "
+        "e = Expand(u, wide) g = GatherElements<axis=1>(t, e) y = Squeeze(g, one)"
+    )
+    constants = {**ONE, **STEPS, "back": np.array([back]), "form": np.array([-1, 1, 1]), "wide": np.array([1, 1, H])}
+    path = write(tmp_path / "n.onnx", text, constants, ends="(float[N,T,3] x, int64[N] lens) => (float[N,5] y)")
+    if back == 2:
+        with pytest.raises(UsageError, match=r"\(GatherElements\) must take the step at an input's lengths minus 1"):
+            hwrnn.import_onnx(path)
+        return
+    lengths = LENGTHS.astype(np.int64)
+    found, expected = compared(path, {"x": X, "lens": lengths})
+    np.testing.assert_allclose(found.model.predict(X, lengths), expected["y"], 2e-6, 2e-6)
+
+
 def test_a_vector_that_is_repeated_is_no_sequence(tmp_path):
     """Gathering the first vector six times makes six equal steps, of an input that has no steps."""
     text = "r = Gather<axis=0>(x, zeros) Y = GRU<hidden_size=5>(r, W, R, B) y = Squeeze(Y, one)"

@@ -143,6 +143,32 @@ def _gather(node: Node, net: Interpreter) -> Sequence[Value]:
     return [kept.placed([*kept.axes[:axis], *[()] * indices.ndim, *kept.axes[axis + 1 :]])]
 
 
+@operator("GatherElements")
+def _gather_elements(node: Node, net: Interpreter) -> Sequence[Value]:
+    """Each sequence's last step as PyTorch's ``gather`` takes it: the index, its length minus 1, for every element."""
+    value, index = node.value(0), node.value(1)
+    fault = node.refused("take the step at an input's lengths minus 1, the same for every feature")
+    if not isinstance(value, View) or not isinstance(index, View) or len(value.axes) != len(index.axes):
+        raise fault
+    axis = normal_axis(node, node.integer("axis", 0), len(value.axes))
+    for own, other in zip(value.axes, index.axes, strict=True):
+        net.learn([(a, BATCH, None) for a, b in ((own, other), (other, own)) if b and b[0] == _batch(net)])
+    time_axis(node, net, value, axis, "take some of the sequences")
+    columns = np.unique(index.columns)
+    single = replace(index, columns=columns, scale=index.scale.reshape(-1)[:1], offset=index.offset.reshape(-1)[:1] + 1)
+    alike = (index.scale == single.scale).all() and (index.offset + 1 == single.offset).all()
+    lengths = net.lengths_of(single) if len(columns) == 1 and alike else None
+    others = [a == b for k, (a, b) in enumerate(zip(value.axes, index.axes, strict=True)) if k != axis]
+    if lengths is None or not all(others) or index.axes[axis] or not index.has(BATCH):
+        raise fault
+    columns = net.sources.picked(value.columns, -1, lengths)
+    return [replace(value, axes=(*value.axes[:axis], (), *value.axes[axis + 1 :]), columns=columns)]
+
+
+def _batch(net: Interpreter) -> Open:
+    return Open(BATCH, net.sizes[BATCH])
+
+
 @operator("GatherND")
 def _gather_nd(node: Node, net: Interpreter) -> Sequence[Value]:
     """Each sequence's last step, as hwrnn's own files take it: the index is its length minus 1."""
