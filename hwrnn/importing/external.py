@@ -10,11 +10,13 @@ import os
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import PurePosixPath
 
 from onnx import TensorProto
 
 from hwrnn.errors import Damaged, shown
+from hwrnn.importing.tensors import check_tensor
 
 __all__ = ["fetch_external"]
 
@@ -28,7 +30,7 @@ def fetch_external(tensors: Iterable[tuple[TensorProto, str]], folder: str) -> N
     """Read the data of tensors that keep it elsewhere into the tensors themselves.
 
     Args:
-        tensors: Tensors with their names in a sentence; those with data of their own stay as they are.
+        tensors: These tensors, each with its name in a sentence.
         folder: The model file's folder.
 
     Raises:
@@ -38,8 +40,6 @@ def fetch_external(tensors: Iterable[tuple[TensorProto, str]], folder: str) -> N
     sizes: dict[tuple[int, int], int] = {}  # of files by device and inode, for one file has many names
     total = 0
     for tensor, what in tensors:
-        if tensor.data_location != TensorProto.EXTERNAL:
-            continue
         location, offset, length = _place(tensor, what)
         descriptor = _open(folder, location, what)
         try:
@@ -60,6 +60,7 @@ def fetch_external(tensors: Iterable[tuple[TensorProto, str]], folder: str) -> N
         tensor.raw_data = content
         tensor.ClearField("external_data")
         tensor.ClearField("data_location")
+        check_tensor(tensor, partial(str, what))
 
 
 def _place(tensor: TensorProto, what: str) -> tuple[str, int, int | None]:

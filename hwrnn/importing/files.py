@@ -12,12 +12,12 @@ from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto
 
 from hwrnn.errors import Damaged, UsageError
 from hwrnn.importing.external import fetch_external
-from hwrnn.importing.structure import check_model, tensors_of
-from hwrnn.importing.tensors import check_tensor, tensor_array
+from hwrnn.importing.structure import check_model, external_tensors
+from hwrnn.importing.tensors import tensor_array
 from hwrnn.importing.wire import check_amount
 
 __all__ = ["read_proto", "tensor_array"]
@@ -49,9 +49,7 @@ def read_proto(path: str | os.PathLike[str], *, external: bool = True) -> ModelP
         del content
         check_model(model)
         if external:
-            fetch_external(tensors_of(model), os.path.dirname(name) or ".")
-            for tensor, what in tensors_of(model):
-                check_tensor(tensor, what)
+            fetch_external(external_tensors(model), os.path.dirname(name) or ".")
         _check_operators(model)
     except Damaged as error:
         raise UsageError(f"Model file must {error}, in {name!r}: save or export it again") from error
@@ -100,7 +98,7 @@ def _check_operators(model: ModelProto) -> None:
             copy.CopyFrom(info)
             if info.type.HasField("tensor_type"):
                 copy.type.tensor_type.shape.SetInParent()
-    if bare.ByteSize() > _LARGEST_CHECKED or any(t.data_location == TensorProto.EXTERNAL for t, _ in tensors_of(bare)):
+    if bare.ByteSize() > _LARGEST_CHECKED or any(external_tensors(bare)):
         return
     try:
         onnx.checker.check_model(bare.SerializeToString())

@@ -8,6 +8,7 @@ they are known, is not looked at. Source: ONNX, docs/IR.md.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import onnx
@@ -16,7 +17,7 @@ from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProt
 from hwrnn.errors import Damaged, shown
 from hwrnn.importing.tensors import check_tensor
 
-__all__ = ["check_model", "node_words", "tensors_of"]
+__all__ = ["check_model", "external_tensors", "node_words"]
 
 OLDEST_OPSET = 7
 """Since then broadcasting and the recurrent operators are as they are today."""
@@ -75,23 +76,26 @@ def check_model(model: ModelProto) -> None:
     scan.check_calls()
 
 
-def tensors_of(model: ModelProto) -> Iterator[tuple[TensorProto, str]]:
-    """All tensors of a model, in subgraphs and functions too, each with its name in a sentence."""
-    yield from _tensors(model.graph.initializer, model.graph.node)
+def external_tensors(model: ModelProto) -> Iterator[tuple[TensorProto, str]]:
+    """The tensors whose data is in another file, in subgraphs and functions too, each with its name in a sentence."""
+    yield from _external(model.graph.initializer, model.graph.node)
     for function in model.functions:
-        yield from _tensors((), function.node)
+        yield from _external((), function.node)
 
 
-def _tensors(initializers: Iterable[TensorProto], nodes: Iterable[NodeProto]) -> Iterator[tuple[TensorProto, str]]:
+def _external(initializers: Iterable[TensorProto], nodes: Iterable[NodeProto]) -> Iterator[tuple[TensorProto, str]]:
     for tensor in initializers:
-        yield tensor, f"tensor {shown(tensor.name)}"
+        if tensor.data_location == TensorProto.EXTERNAL:
+            yield tensor, _tensor_words(tensor)
     for node in nodes:
         for attribute in node.attribute:
             if attribute.type in (_A.TENSOR, _A.TENSORS):
-                what = f"the {shown(attribute.name)} of {node_words(node)}"
-                yield from ((t, what) for t in ([attribute.t] if attribute.HasField("t") else attribute.tensors))
-            for graph in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                yield from _tensors(graph.initializer, graph.node)
+                for tensor in (attribute.t, *attribute.tensors):
+                    if tensor.data_location == TensorProto.EXTERNAL:
+                        yield tensor, _attribute_words(attribute, node)
+            elif attribute.type in (_A.GRAPH, _A.GRAPHS):
+                for graph in (attribute.g, *attribute.graphs):
+                    yield from _external(graph.initializer, graph.node)
 
 
 def _check_versions(model: ModelProto) -> None:
@@ -129,6 +133,7 @@ class _Scan:
         self._home: _Key | None = None
         self._known: Container[str] = ()
         self._defined: set[str] = set()
+        self._operators: set[_Key] = set()  # whose names are text
         self._parameters: Container[str] = ()  # of the function, that its nodes' attributes may refer to
 
     def function(self, key: _Key, function: FunctionProto) -> None:
@@ -162,7 +167,7 @@ class _Scan:
             name = _text(tensor.name, "tensor")
             if name in tensors:
                 raise Damaged(f"hold tensor {shown(name)} once")
-            check_tensor(tensor, f"tensor {shown(name)}")
+            check_tensor(tensor, partial(_tensor_words, tensor))
             tensors.add(name)
         added += self._define(tensors.difference(inputs), "a tensor of", graph)  # a tensor may be an input's default
         added += self._nodes(graph.node, depth)
@@ -176,9 +181,11 @@ class _Scan:
             raise Damaged(f"hold at most {_MOST_NODES} nodes")
         added: list[str] = []
         for node in nodes:
+            key = (node.domain, node.op_type, node.overload)
+            if key not in self._operators:
+                self._operators.add((_text(key[0], "domain"), _text(key[1], "operator"), _text(key[2], "overload")))
+            domain = key[0]
             _text(node.name, "node")
-            domain = _text(node.domain, "domain")
-            key = (domain, _text(node.op_type, "operator"), _text(node.overload, "overload"))
             if key in self.functions:
                 self.calls[self._home].append(key)
                 for kind in ("input", "output"):
@@ -222,7 +229,7 @@ class _Scan:
                 _check_utf8(each, attribute, home)
             elif field in ("t", "tensors"):
                 _text(each.name, "tensor")
-                check_tensor(each, _attribute_words(attribute, home))
+                check_tensor(each, partial(_attribute_words, attribute, home))
             elif field in ("g", "graphs"):
                 self._graph(each, depth + 1)
             elif field in ("sparse_tensor", "sparse_tensors"):
@@ -302,6 +309,10 @@ def _check_utf8(value: bytes, attribute: AttributeProto, home: NodeProto | Funct
     except UnicodeDecodeError as error:
         what = _attribute_words(attribute, home)
         raise Damaged(f"hold text in UTF-8, unlike {what}, {shown(value)}") from error
+
+
+def _tensor_words(tensor: TensorProto) -> str:
+    return f"tensor {shown(tensor.name)}"
 
 
 def _attribute_words(attribute: AttributeProto, home: NodeProto | FunctionProto) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
@@ -32,50 +33,50 @@ _COMPLEX = {TensorProto.COMPLEX64, TensorProto.COMPLEX128}
 _FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 
 
-def check_tensor(tensor: TensorProto, what: str) -> None:
+def check_tensor(tensor: TensorProto, words: Callable[[], str]) -> None:
     """Find out whether a tensor's sizes, element type and data agree; nothing is allocated.
 
     Args:
         tensor: The tensor.
-        what: Its name in a sentence.
+        words: Gives its name in a sentence.
 
     Raises:
         Damaged: a negative or huge size, an unknown type, or data of another length.
     """
     sizes = tuple(tensor.dims)
-    if any(size < 0 for size in sizes):
-        raise Damaged(f"hold sizes of at least 0 in {what}, not {min(sizes)}")
+    if min(sizes, default=0) < 0:
+        raise Damaged(f"hold sizes of at least 0 in {words()}, not {min(sizes)}")
     if len(sizes) > _MOST_DIMENSIONS:
-        raise Damaged(f"hold at most {_MOST_DIMENSIONS} dimensions in {what}, not {len(sizes)}")
+        raise Damaged(f"hold at most {_MOST_DIMENSIONS} dimensions in {words()}, not {len(sizes)}")
     if math.prod(size for size in sizes if size) > _LARGEST:
-        raise Damaged(f"hold less than 2**31 numbers in {what}, unlike shape {shown(sizes)}")
+        raise Damaged(f"hold less than 2**31 numbers in {words()}, unlike shape {shown(sizes)}")
     kind, count = tensor.data_type, math.prod(sizes)
     if kind not in _BITS and kind != TensorProto.STRING:
-        raise Damaged(f"hold a known type of number in {what}, not type {kind}")
+        raise Damaged(f"hold a known type of number in {words()}, not type {kind}")
     if tensor.HasField("segment"):
-        raise Damaged(f"hold {what} whole, not a segment of it")
+        raise Damaged(f"hold {words()} whole, not a segment of it")
     raw = tensor.HasField("raw_data")
     filled = [field for field in _FIELDS if len(getattr(tensor, field))]
     external = tensor.data_location == TensorProto.EXTERNAL
     if external != bool(tensor.external_data) or (external and (raw or filled)):
-        raise Damaged(f"hold the data of {what} in one place, here or in another file")
+        raise Damaged(f"hold the data of {words()} in one place, here or in another file")
     if external:
         return
     if len(filled) + raw > 1:
-        raise Damaged(f"hold the data of {what} once, not as {' and '.join([*filled, *['raw_data'] * raw])}")
+        raise Damaged(f"hold the data of {words()} once, not as {' and '.join([*filled, *['raw_data'] * raw])}")
     if raw and kind == TensorProto.STRING:
-        raise Damaged(f"hold the strings of {what} as string_data, not raw_data")
+        raise Damaged(f"hold the strings of {words()} as string_data, not raw_data")
     if raw:
         due, found, unit = (count * _BITS[kind] + 7) // 8, len(tensor.raw_data), "bytes"
     else:
         field = helper.tensor_dtype_to_field(kind)
         if filled and filled != [field]:
-            raise Damaged(f"hold the data of {what} as {field}, not {filled[0]}, for its type {kind}")
+            raise Damaged(f"hold the data of {words()} as {field}, not {filled[0]}, for its type {kind}")
         share = _PACKED.get(_BITS.get(kind, 0), 1)
         due, found = -(-count * (2 if kind in _COMPLEX else 1) // share), len(getattr(tensor, field))
         unit = "strings" if kind == TensorProto.STRING else "numbers"
     if found != due:
-        raise Damaged(f"hold {due} {unit} in {what} as its shape {shown(sizes)} says, not {found}")
+        raise Damaged(f"hold {due} {unit} in {words()} as its shape {shown(sizes)} says, not {found}")
 
 
 def tensor_array(tensor: TensorProto) -> np.ndarray:
@@ -88,7 +89,7 @@ def tensor_array(tensor: TensorProto) -> np.ndarray:
     """
     what = f"tensor {shown(tensor.name)}"
     try:
-        check_tensor(tensor, what)
+        check_tensor(tensor, lambda: what)
         if tensor.data_type == TensorProto.STRING:
             raise Damaged(f"hold numbers in {what}, not strings")
         if tensor.data_location == TensorProto.EXTERNAL:
