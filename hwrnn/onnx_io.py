@@ -15,7 +15,7 @@ import numpy as np
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto
 
-from hwrnn.errors import Damaged, UsageError
+from hwrnn.errors import Damaged, UsageError, plain
 from hwrnn.files import atomic_write
 from hwrnn.importing.files import read_proto, tensor_array
 from hwrnn.model import Model
@@ -88,8 +88,8 @@ def load(path: str | os.PathLike[str]) -> Model | QuantizedModel:
     except Damaged as error:
         raise UsageError(f"Model file must {error}, in {name!r}: save the model again") from error
     except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError, MemoryError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UsageError(f"Model file must be as hwrnn wrote it, unlike {name!r} ({reason}): save it again") from error
+        words = f"Model file must be as hwrnn wrote it, unlike {name!r} ({plain(error)}): save it again"
+        raise UsageError(words) from error
 
 
 def digest(proto: ModelProto) -> str:

@@ -114,14 +114,24 @@ class _OutOfTime(BaseException):
     """An input took too long."""
 
 
+Reader = Callable[[Path, bool], None]
+
+
+def readers_of(path: Path) -> Sequence[Reader]:
+    """Who reads a file: of data, or of a model; a model without a trace of hwrnn's is read by the importer only."""
+    if path.suffix != ".onnx":
+        return (_data,)
+    return (_load, _import) if b"hwrnn" in path.read_bytes() else (_import,)
+
+
 def outcome(path: Path, thorough: bool = True) -> tuple[str, str]:
-    """Read a model file in every way there is: what came of it, and the words for it.
+    """Read a file in every way there is: what came of it, and the words for it.
 
     ``accepted`` where every reader either took it or refused it and one took it, ``refused`` where all refused it;
     otherwise the kind of failure.
     """
     accepted, sentence = False, ""
-    for reader in (_load, _import) if b"hwrnn" in path.read_bytes() else (_import,):  # others are no models of hwrnn's
+    for reader in readers_of(path):
         try:
             with _limited(), warnings.catch_warnings():
                 warnings.simplefilter("error")
@@ -160,6 +170,11 @@ def _import(path: Path, thorough: bool) -> None:
             found.run(feeds)
     with contextlib.suppress(UsageError):
         _use(found.model, path)
+
+
+def _data(path: Path, thorough: bool) -> None:
+    options = {"column": "a", "window": 2} if path.suffix == ".csv" else {}
+    hwrnn.load_dataset(path, **options)
 
 
 def _use(model: Any, path: Path) -> None:
@@ -285,7 +300,7 @@ def _state(folder: Path) -> dict[str, Any]:
     canary = folder / "canary"
     found = {p.name: (p.read_bytes(), p.stat().st_mtime_ns, p.stat().st_mode) for p in (canary, *canary.iterdir())[1:]}
     kept = folder / "work" / "w.bin"
-    names = sorted(p.name for p in (folder / "work").iterdir() if p.name not in ("mutant.onnx", "again.onnx"))
+    names = sorted(p.name for p in (folder / "work").iterdir() if p.stem not in ("mutant", "again"))
     around = sorted(set(os.listdir(folder)) - {"found", "stack.txt", "tally.pickle"})
     return {**found, "w": (kept.read_bytes(), kept.stat().st_mtime_ns), "names": (around, names)}
 
@@ -296,11 +311,12 @@ _POLL = 0.02  # seconds
 
 
 def _work(
-    make: Callable[[int], bytes], first: int, step: int, stop: Callable[[int], bool], folder: Path, slot: memoryview
-) -> None:
+    make: Callable[[int], bytes], suffix: str, first: int, step: int, stop: Callable[[int], bool], folder: Path,
+    slot: memoryview,
+) -> None:  # fmt: skip
     tally = Tally()
     work = folder / "work"
-    path = work / "mutant.onnx"
+    path = work / f"mutant{suffix}"
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     before = _state(folder)
@@ -318,11 +334,11 @@ def _work(
         if kind == "refused":
             tally.sentences[words] += 1
         elif kind != "accepted":
-            _keep(tally, kind, words, content, folder, number)
+            _keep(tally, kind, words, content, folder, suffix, number)
         number += step
         if number // step % 256 == 0 or stop(number):
             if _state(folder) != before:
-                _keep(tally, "harm", "a file beside the model changed", content, folder, number - step)
+                _keep(tally, "harm", "a file beside the model changed", content, folder, suffix, number - step)
                 break
             _save(tally, folder)
     _save(tally, folder)
@@ -334,8 +350,8 @@ def _save(tally: Tally, folder: Path) -> None:
     temporary.rename(folder / "tally.pickle")
 
 
-def _keep(tally: Tally, kind: str, words: str, content: bytes, folder: Path, number: int) -> None:
-    path = folder / "found" / f"{re.sub('[^a-zA-Z]+', '-', kind)}-{number}.onnx"
+def _keep(tally: Tally, kind: str, words: str, content: bytes, folder: Path, suffix: str, number: int) -> None:
+    path = folder / "found" / f"{re.sub('[^a-zA-Z]+', '-', kind)}-{number}{suffix}"
     if sum((kind, words) == found[:2] for found in tally.failures) < 3:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
@@ -343,13 +359,14 @@ def _keep(tally: Tally, kind: str, words: str, content: bytes, folder: Path, num
 
 
 def fuzz(
-    make: Callable[[int], bytes], *, inputs: int | None = None, seconds: float | None = None, jobs: int = 1,
-    output: Path | None = None, patience: float = 20.0,
+    make: Callable[[int], bytes], *, suffix: str = ".onnx", inputs: int | None = None, seconds: float | None = None,
+    jobs: int = 1, output: Path | None = None, patience: float = 20.0,
 ) -> Tally:  # fmt: skip
     """Drive the readers with inputs ``make(0)``, ``make(1)``, ... until a number of them or of seconds.
 
     Args:
         make: an input by its number.
+        suffix: of the files: ``.onnx``, ``.npz`` or ``.csv``.
         inputs: how many, or None.
         seconds: how long, or None.
         jobs: processes beside each other.
@@ -381,7 +398,7 @@ def fuzz(
             slot = view[job * _SLOT.size : (job + 1) * _SLOT.size]
             with open(folder / "stack.txt", "w") as stack:
                 faulthandler.enable(stack)
-                _work(make, first, jobs, stop, folder, slot)
+                _work(make, suffix, first, jobs, stop, folder, slot)
             code = 0
         finally:
             if code:
@@ -418,7 +435,7 @@ def fuzz(
             lost = Tally(outcomes=collections.Counter({kind: 1}))
             first = int(folder.name.split("-")[1])
             lost.outcomes["not counted"] = (number - first) // jobs - tally.inputs
-            _keep(lost, kind, _stack(folder), make(number), folder, number)
+            _keep(lost, kind, _stack(folder), make(number), folder, suffix, number)
             _add(total, lost)
             if not stop(number + jobs):
                 running[job] = launch(job, number + jobs)

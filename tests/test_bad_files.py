@@ -1,10 +1,13 @@
 """Files from strangers: every damage is told in one sentence, and no other file is read."""
 
+import io
 import os
 import random
 import re
 import subprocess
 import sys
+import warnings
+import zipfile
 
 import fuzz_onnx
 import numpy as np
@@ -13,7 +16,7 @@ import pytest
 from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
 import hwrnn
-from hwrnn.errors import UsageError, shown
+from hwrnn.errors import UsageError, plain, shown
 from hwrnn.importing.files import read_proto, tensor_array
 from hwrnn.model import Model
 
@@ -253,6 +256,8 @@ def test_a_strangers_text_in_a_sentence():
     assert shown("x" * 10**6) == f"'{'x' * 59}..." and len(shown("\0" * 99)) == 63
     assert shown("x" * 60) == repr("x" * 60)
     assert shown(b"\xff") == r"b'\xff'"
+    assert plain(ValueError("a\n\n  b\0c" + "d" * 999)) == "a b c" + "d" * 195
+    assert plain(MemoryError()) == "MemoryError"
 
 
 # -- data in other files -----------------------------------------------------------------------------------------------
@@ -472,3 +477,52 @@ def test_memory_and_time_follow_the_size_of_the_file(tmp_path):
     many = {name for name, answer in answers.items() if "at most 500000 nodes, names and attributes in all" in answer}
     assert many == {"nodes", "tensors", "attributes", "functions", "values", "unknown"}
     assert all(re.match("Model file must .*: ", answers[name]) for name in set(BOMBS) - sound)
+
+
+# -- data files --------------------------------------------------------------------------------------------------------
+def archive(path, **members):
+    """An .npz of members as they are, also of the same name where it ends in an underscore."""
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        warnings.simplefilter("ignore")
+        for name, content in members.items():
+            file.writestr(f"{name.rstrip('_')}.npy", content)
+
+
+def npy(array) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+X = npy(np.zeros((2, 3, 1)))
+
+
+@pytest.mark.parametrize(
+    "members, text",
+    [
+        ({"x": X, "y": npy(np.zeros(100 << 20, np.bool_))}, "it says that it holds more than 256 times its size"),
+        ({"x": X.replace(b"(2, 3, 1)", b"(2, 9, 1)"), "y": X}, "'x.npy' is not as long as its shape says"),
+        ({"x": X[:-8], "y": X}, "'x.npy' is not as long as its shape says"),
+        ({"x": X.replace(b"NUMPY\1", b"NUMPY\7"), "y": X}, "'x.npy' is of an unknown version"),
+        ({"x": X, "y": X, "y_": X}, "it holds 'y.npy' more than once"),
+        ({f"x{k}": X for k in range(21)}, "it holds more than 20 arrays"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_archives_that_are_not_what_they_say(members, text, tmp_path):
+    path = tmp_path / "d.npz"
+    archive(path, **members)
+    with pytest.raises(UsageError, match=rf"^Data file must be a whole .npz archive .*, not '.*d.npz' \({text}\)$"):
+        hwrnn.load_dataset(path)
+
+
+def test_numbers_that_only_python_takes(tmp_path):
+    path = tmp_path / "d.csv"
+    for cell in ("1_0", "٣"):
+        path.write_text(f"a,b\n1,2\n{cell},3\n")
+        words = f"^Column 'a' must hold finite numbers, not '{cell}': line 3 of '.*d.csv'$"
+        with pytest.raises(UsageError, match=words):
+            hwrnn.load_dataset(path, column="a", window=1)
+    path.write_text(",".join(f"c{k}" for k in range(1000)))
+    with pytest.raises(UsageError, match=r"^Column must be one of 'c0', 'c1', .*, 'c19', \.\.\., not 'a'$"):
+        hwrnn.load_dataset(path, column="a", window=1)

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import fuzz_data
 import fuzz_onnx
 import numpy as np
 import pytest
@@ -44,6 +45,17 @@ def test_damaged_files_harm_nothing(seeds):
     assert tally.inputs == 600
     assert tally.outcomes["accepted"] > 30 and tally.outcomes["refused"] > 300
     assert len(tally.sentences) > 60
+
+
+@pytest.mark.parametrize("kind", fuzz_data.MUTANTS)
+def test_damaged_data_harms_nothing(kind):
+    files, mutant = fuzz_data.seeds(kind), fuzz_data.MUTANTS[kind]
+    for _, content in files:
+        whole = fuzz_onnx.fuzz(lambda _, content=content: content, suffix=f".{kind}", inputs=1)
+        assert whole.outcomes == {"accepted": 1}
+    tally = fuzz_onnx.fuzz(lambda number: mutant(files, 1, number), suffix=f".{kind}", inputs=300)
+    assert not tally.failures, fuzz_onnx.report(tally)
+    assert tally.outcomes["refused"] > 100 and tally.outcomes["accepted"] > 10 and len(tally.sentences) > 10
 
 
 @pytest.mark.slow

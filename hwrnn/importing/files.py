@@ -14,7 +14,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto
 
-from hwrnn.errors import Damaged, UsageError
+from hwrnn.errors import Damaged, UsageError, plain
 from hwrnn.importing.external import fetch_external
 from hwrnn.importing.structure import check_model, external_tensors
 from hwrnn.importing.tensors import tensor_array
@@ -103,6 +103,5 @@ def _check_operators(model: ModelProto) -> None:
     try:
         onnx.checker.check_model(bare.SerializeToString())
     except (onnx.checker.ValidationError, ValueError) as error:
-        words = "".join(c if c.isprintable() else " " for c in str(error).split("==>")[0])
-        reason = " ".join(words.split())[:300]
+        reason = plain(error, 300).split(" ==> ")[0]
         raise Damaged(f"be valid ONNX ({reason})") from error
