@@ -208,18 +208,24 @@ def with_hardware_functions(model: Model, formats: Sequence[LayerFormats]) -> Mo
 
 
 def hardware_cell(cell: Cell, formats: LayerFormats) -> Cell:
-    """The cell with its nonlinearities as shifts and adds, each fitted at the finest format of its results."""
+    """The cell with its nonlinearities as shifts and adds, each fitted as fine and as wide as any of its results."""
     lines = trace(cell)
     finest: dict[str, Format] = {}
     for name, at in lines.stores.items():
         for k in lines.operations[at].args:
             function = lines.operations[k].function
             if function is not None:
-                known = finest.get(function.name)
-                if known is None or formats.values[name].frac > known.frac:
-                    finest[function.name] = formats.values[name]
+                form = formats.values[name]
+                finest[function.name] = _covering(finest.get(function.name, form), form)
 
     def made(function: Nonlinearity) -> PiecewiseLinear:
         return function.in_hardware(finest.get(function.name, Format(8, 7)))
 
     return cell.with_functions({role: made(function) for role, function in cell.functions.items()})
+
+
+def _covering(a: Format, b: Format) -> Format:
+    """As fine as the finer of both, and with the range of both: one function may give values of several formats."""
+    frac, signed = max(a.frac, b.frac), a.signed or b.signed
+    whole = max(f.width - f.frac - f.signed for f in (a, b))
+    return Format(whole + frac + signed, frac, signed)

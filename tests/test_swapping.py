@@ -248,3 +248,18 @@ def test_gunpoint_loses_to_hard_functions_and_not_to_plan():
         points["mended"].append(measured_swap(model, retrained(hard, data, 50), data.test).points)
     means = {name: np.mean(values) for name, values in points.items()}
     assert means["hard"] > 10 and abs(means["plan"]) < 1 and means["mended"] < 3, means
+
+
+def test_a_function_of_values_of_several_formats_is_fitted_for_the_widest():
+    """An LSTM's candidate may reach beyond 1 where tanh of the cell state does not; both are one function."""
+    model = build_model(1, 1, cell="lstm", hidden=3, activation="scaled_tanh:1.7159:0.6667", every_step=True)
+    model.layers[0].parameters["0.b"][-3:] = 2.0  # the candidate is near 1.5
+    model.layers[0].parameters["0.b"][:6] = -4.0  # and little of it enters the state and stays there
+    x = np.random.default_rng(0).standard_normal((8, 6, 1)).astype(np.float32)
+    quantized = quantize(model, Dataset.of("noise", Split(x, model.predict(x), np.full(8, 6))), 12, method="max")
+    formats = quantized.layers[0].formats.values
+    assert formats["t"].max <= 1 < formats["g"].max and formats["t"].frac > formats["g"].frac
+    grid = np.linspace(-2.5, 2.5, 101)
+    smooth, fitted = (m.layers[0].cell.phi.value(grid) for m in (model, quantized))
+    assert np.abs(smooth - fitted).max() < 0.02
+    assert np.abs(quantized.predict(x) - model.predict(x)).max() < 0.02
