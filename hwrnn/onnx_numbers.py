@@ -44,12 +44,14 @@ class Graph:
         scope: what the names of nodes and unnamed values begin with.
         narrowest: the narrowest element type that carries exact integers.
         reach: the largest integer that had to be carried so far.
+        inside: whether nodes go to the body of a Scan now.
     """
 
     def __init__(self) -> None:
         self.scope = ""
         self.narrowest: int = DOUBLE
         self.reach = 0
+        self.inside = False
         self.nodes: list[NodeProto] = []
         self.initializers: list[TensorProto] = []
         self._constants: dict[tuple[int, tuple[int, ...], bytes], Wire] = {}
@@ -106,6 +108,13 @@ class Graph:
             self._constants[key] = self.initializer(label if known == 1 else f"{label}#{known}", array)
         return self._constants[key]
 
+    def own_constant(self, value: float, kind: int) -> Wire:
+        """A number as a constant of the body that is being written, where its shape is known to whatever reads it."""
+        if not self.inside:
+            return self.constant(value, kind)
+        tensor = numpy_helper.from_array(np.asarray(value, _DTYPES[kind]))
+        return self.op("Constant", kind=kind, value=tensor)
+
     def initializer(self, name: str, array: np.ndarray) -> Wire:
         """A named tensor of the outermost graph, which every body sees."""
         tensor = numpy_helper.from_array(np.ascontiguousarray(array), name)
@@ -129,11 +138,11 @@ class Graph:
     @contextmanager
     def body(self) -> Iterator[list[NodeProto]]:
         """Collect nodes apart, for the body of a Scan."""
-        outer, self.nodes = self.nodes, []
+        outer, self.nodes, self.inside = self.nodes, [], True
         try:
             yield self.nodes
         finally:
-            self.nodes = outer
+            self.nodes, self.inside = outer, False
 
 
 def looked_up(graph: Graph, x: Wire, knots: Sequence[Any], slopes: Sequence[Any], offsets: Sequence[Any]) -> Wire:

@@ -92,8 +92,9 @@ class Pairs:
             return graph.named(wire, name) if name else wire
         if form.width != _MOST_PAIR:
             wire = graph.op("Clip", wire, graph.constant(form.min, FLOAT), graph.constant(form.max, FLOAT))
-        zero = graph.constant(0, TensorProto.INT8 if form.signed else TensorProto.UINT8)
-        step = graph.constant(form.step, FLOAT)
+        # ONNX Runtime fuses pairs, and must see that scale and zero point are scalars; outside a Scan it does not look.
+        zero = graph.own_constant(0, TensorProto.INT8 if form.signed else TensorProto.UINT8)
+        step = graph.own_constant(form.step, FLOAT)
         whole = graph.op("QuantizeLinear", wire, step, zero, kind=zero.kind)
         return graph.op("DequantizeLinear", whole, step, zero, kind=FLOAT, name=name)
 

@@ -188,6 +188,14 @@ def test_forms_around_standard_operators(cell, form, tmp_path):
                 np.testing.assert_array_equal(new.weights[key], old.weights[key])
 
 
+def test_pairs_that_onnx_runtime_fuses_inside_a_scan():
+    """It refuses fused pairs whose scale it cannot see to be a scalar, as one from outside the Scan."""
+    model = network_of("lstm", "thresholded:0.2", "hard_line:0.3:0.4")
+    proto = quantized_proto(model, "qdq")
+    assert "Scan" in {node.op_type for node in proto.graph.node}
+    assert difference(model, proto, X, LENGTHS).outputs
+
+
 def test_grids_that_are_no_powers_of_two_are_told(tmp_path):
     path = tmp_path / "q.onnx"
     quantized_file(path, scale=0.013)
