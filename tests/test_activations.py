@@ -26,15 +26,15 @@ PARAMETERS = {  # of every parametric nonlinearity; a new one must be entered he
     "leaky_relu": ("leaky_relu", "leaky_relu:1", "leaky_relu:15"),
     "pwl_sigmoid": ("pwl_sigmoid:2", "pwl_sigmoid:5:1:jumps", "pwl_sigmoid:8"),
     "pwl_tanh": ("pwl_tanh:4", "pwl_tanh:3:1", "pwl_tanh:6:2:jumps"),
-    "leaky": ("leaky:0.25", "leaky:0.01", "leaky:-0.3", "leaky:0.25|1.5"),
-    "thresholded": ("thresholded:1", "thresholded:1.3", "thresholded:-0.5", "thresholded:1|2.5"),
-    "affine": ("affine:0.75:-0.5", "affine:-2:0.25", "affine:0.3:0.1", "affine:0:0.5"),
-    "hard_line": ("hard_line:0.25:0.375", "hard_line:-0.1875:0.5", "hard_line:0.2:0.5", "hard_line:0.5:0|0.5"),
-    "scaled_tanh": ("scaled_tanh:1.7159:0.6667", "scaled_tanh:-0.5:2", "scaled_tanh:0:1", "scaled_tanh:1:1|0.75"),
-    "elu": ("elu:1", "elu:0.3", "elu:-0.5", "elu:1|2"),
+    "leaky": ("leaky:0.01", "leaky:-0.25|1.5"),
+    "thresholded": ("thresholded:1", "thresholded:-0.5|2.5"),
+    "affine": ("affine:-2:0.25", "affine:0.3:0.1", "affine:0:0.5"),
+    "hard_line": ("hard_line:-0.1875:0.5", "hard_line:0.2:0.5"),
+    "scaled_tanh": ("scaled_tanh:-1.7159:0.6667", "scaled_tanh:0:1"),
+    "elu": ("elu:1", "elu:-0.5|2"),
     "clip": ("clip:1.5", "clip:0.00390625", "clip:1.00390625", "clip:20"),
 }
-CLIPPED = ["sigmoid|3", "softplus|1.3", "relu|2", "pwl_tanh:4|1", "plan_sigmoid|2.375", "table_tanh|1"]
+CLIPPED = ["sigmoid|3", "softplus|1.3", "plan_sigmoid|2.375", "table_tanh|1"]
 ALL = [*NONLINEARITIES, *(name for base in PARAMETRIC for name in PARAMETERS[base]), *CLIPPED]
 LINEAR = [name for name in ALL if isinstance(nonlinearity(name), PiecewiseLinear)]
 STANDING = [n for n in LINEAR if nonlinearity(n).stands_for]
