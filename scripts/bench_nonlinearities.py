@@ -39,6 +39,9 @@ NAMES = (
     "pwl_tanh:8", "table_tanh",
 )  # fmt: skip
 BITS = (8, 4)
+#: Fitted without symmetry, for results of so many bits.
+GENERAL = ("softsign", "softplus", "elu:1", "leaky:0.3", "hard_line:0.2:0.5", "scaled_tanh:1.7159:0.6667")
+GENERAL_BITS = (8, 12)
 PART = "ecp5-25k-6"
 #: The field's minimax errors: function, terms, form and the errors by segments; None where it gives none.
 FIELD = {
@@ -106,6 +109,19 @@ def fits() -> str:
     return markdown(["ours (the field's)", *(f"{k} segments" for k in SEGMENTS)], rows)
 
 
+def general() -> str:
+    """Fits of functions without symmetry: pieces, the bound before rounding, and the error after it."""
+    rows: list[list[Any]] = []
+    for name in GENERAL:
+        for bits in GENERAL_BITS:
+            output = Format(bits, bits - 4)
+            hardware = nonlinearity(name).in_hardware(output)
+            found = certify(nonlinearity(name), Format(bits + 4, bits), output, reach=7.5)
+            bound = "exact" if found.bound is None else f"{found.bound / output.step:.2f}"
+            rows.append([f"`{name}`", bits, len(hardware.slopes), bound, f"{found.maximum_lsb:.2f}"])
+    return markdown(["function", "bits", "pieces", "bound in LSB", "maximum in LSB, rounded"], rows)
+
+
 def draw() -> None:
     """The curves of some functions and their errors."""
     from hwrnn.errors import require
@@ -139,7 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--print", action="store_true", help="print the tables, write nothing")
     given = parser.parse_args()
-    tables = {"fits": fits(), "units": units()}
+    tables = {"fits": fits(), "general": general(), "units": units()}
     if given.print:
         print("\n\n".join(tables.values()))
         return
