@@ -472,6 +472,17 @@ def test_the_verb_takes_networks_of_other_tools(tmp_path, capsys):
     assert hwrnn.load(made).task == "regression"
 
 
+def test_the_verb_tells_what_a_layer_computes_with(tmp_path, capsys):
+    text, constants, ends, _ = PATTERNS["dense before, between and behind"]
+    path = write(tmp_path / "n.onnx", text, constants, ends=ends)
+    assert main(["import", str(path), "-o", str(tmp_path / "m.onnx")]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("layer")]
+    assert rows == [
+        ["layer", "0,", "function", "relu"], ["layer", "1,", "gates", "and", "state", "sigmoid,", "tanh"],
+        ["layer", "2,", "function", "tanh"],
+    ]  # fmt: skip
+
+
 @pytest.mark.filterwarnings("default")
 def test_options_of_the_verb(tmp_path, capsys):
     text = f"{FRONT} Y, Yh = GRU<hidden_size=5>(s, W, R, B, , h0)"

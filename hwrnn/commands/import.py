@@ -83,10 +83,10 @@ def run(given: Any) -> int:
         )
         return 0
     rows = [["model", given.output]]
-    rows += [
-        [f"layer {k}, gates{', state and output' if len(names) > 2 else ' and state'}", ", ".join(names)]
-        for k, names in functions.items()
-    ]
+    for k, layer in enumerate(new.layers):
+        names = functions[k] if layer.cell.gated else [layer.cell.phi.name]
+        words = ("function", "gates and state", "gates, state and output")[len(names) - 1]
+        rows.append([f"layer {k}, {words}", ", ".join(names)])
     if alone is not None:
         rows.append([alone.metric, report.metric_text(alone.metric, alone.before)])
     rows += [[f"lost, {name}", loss] for name, loss in losses.items()]
