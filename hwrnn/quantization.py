@@ -223,7 +223,8 @@ def quantize(
 
     Args:
         dataset: its training part calibrates the ranges.
-        bits: of weights, activations and hidden state, 8 where None; the cell state gets four more.
+        bits: of weights, activations and hidden state, 8 where None; the cell state gets four more. A network imported
+            from a quantized graph keeps the formats of its file where no bits are given.
         weight_bits, activation_bits, state_bits, cell_bits: override ``bits`` for one kind of value.
         method: how ranges are chosen. ``loss`` (where None): those that lose least of the task's loss on the data
             (``hwrnn.search``); ``mse``: of each value's own error; ``max``: those that hold every value seen.
@@ -270,6 +271,8 @@ def quantize(
 
     if isinstance(model, QuantizedModel):
         raise UsageError("Model must be a float model, not a quantized one")
+    if within is not None or any(v is not None for v in (bits, *chosen.values())):
+        model = replace(model, facts={name: fact for name, fact in model.facts.items() if name != "formats"})
     seen = calibrate(model, dataset.train)
     formats: Sequence[LayerFormats]
     facts: dict[str, Any] = {}

@@ -109,7 +109,7 @@ def test_what_the_file_computes_and_its_integers(operator, kind, per_axis, tmp_p
     model = found.model
     told = {name: (form["width"], form["frac"]) for name, form in model.facts["formats"]["values"].items()}
     assert told == {"0.x": (8, 5), "0.h": (8, 7)}
-    made = quantize(model, DATA, 8, method="mse")
+    made = quantize(model, DATA, method="mse")
     layer = made.layers[0]
     assert made.input_format.frac == 5 and made.output_format.frac == 7
     order = {"RNN": ["h"], "GRU": ["z", "r", "n"], "LSTM": ["i", "o", "f", "g"]}[operator]
@@ -180,7 +180,7 @@ def test_forms_around_standard_operators(cell, form, tmp_path):
             continue
         assert found.largest > 0  # nothing rounds inside the operator
         onnx.save(proto, tmp_path / "q.onnx")
-        again = quantize(import_onnx(tmp_path / "q.onnx", task="classification").model, SEQUENCES, 8, method="mse")
+        again = quantize(import_onnx(tmp_path / "q.onnx", task="classification").model, SEQUENCES, method="mse")
         assert again.input_format == model.input_format
         for old, new in zip(model.stack, again.stack, strict=True):
             for key, form_of in old.formats.weights.items():
@@ -204,8 +204,17 @@ def test_grids_that_are_no_powers_of_two_are_told(tmp_path):
     assert not model.facts["formats"]["weights"]
     (note,) = [n for n in found.notes if "no powers of two" in n]
     assert "differ by at most 0.5" in note and "least significant bits" in note
-    made = quantize(model, DATA, 8, method="mse")
+    made = quantize(model, DATA, method="mse")
     assert golden(made, made.quantize_input(X), np.full(6, 5)).output.any()
+
+
+def test_bits_that_are_asked_for_come_before_the_files(tmp_path):
+    path = tmp_path / "q.onnx"
+    quantized_file(path)
+    model = import_onnx(path, task="regression").model
+    made = quantize(model, DATA, 4, method="mse")
+    assert {form.width for form in made.layers[0].formats.weights.values()} == {4} and "formats" not in made.facts
+    assert quantize(model, DATA, method="mse").facts["formats"] == model.facts["formats"]
 
 
 def test_zero_points_of_weights(tmp_path):
@@ -232,7 +241,7 @@ def test_facts_that_are_no_formats(formats, text, tmp_path):
     model = import_onnx(path, task="regression").model
     model.facts["formats"] = formats
     with pytest.raises(UsageError, match=text):
-        quantize(model, DATA, 8, method="mse")
+        quantize(model, DATA, method="mse")
 
 
 # -- Brevitas ----------------------------------------------------------------------------------------------------------
@@ -256,7 +265,7 @@ def test_what_brevitas_computes(name):
     }.get(name)  # fmt: skip
     n = x.shape[1]
     split = Split(x.transpose(1, 0, 2), np.zeros((n, 6, 4), np.float32), np.full(n, 6))
-    made = quantize(model, Dataset.of("noise", split), 8, method="mse")
+    made = quantize(model, Dataset.of("noise", split), method="mse")
     layer = made.layers[0]
     for key, form in formats["weights"].items():
         _, gate, operand = key.split(".")
