@@ -1,6 +1,10 @@
 """A quick run of a study, and what the section that it writes must hold."""
 
 import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
 
 import study
 import study_page
