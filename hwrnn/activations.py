@@ -423,8 +423,13 @@ def _parameter(base: str, k: int, text: str) -> Any:
     return float(text) if _is_real(base) else int(text)
 
 
+_LONGEST_NAME = 100  # of a name in a file: a longer one is of no nonlinearity
+
+
 def plainly_named(name: str) -> Nonlinearity | None:
     """The nonlinearity of a name that says all of it without a fit, such as ``elu:1|3``; else None."""
+    if len(name) > _LONGEST_NAME:
+        return None
     inner = name.rpartition("|")[0] or name
     base = inner.partition(":")[0]
     if inner not in NONLINEARITIES and (base not in PARAMETRIC or base == "clip" or not _is_real(base)):
