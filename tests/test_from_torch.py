@@ -118,6 +118,8 @@ def written():
             self.fc = nn.Linear(10 if two else 5, out)
             self.fc1, self.fc2 = nn.Linear(10 if two else 5, 7), nn.Linear(7, out)
             self.before, self.drop, self.relu = nn.Linear(3, 3), nn.Dropout(0.5), nn.ReLU()
+            self.bn = nn.BatchNorm1d(5)
+            nn.init.uniform_(self.bn.weight), nn.init.uniform_(self.bn.running_mean), nn.init.uniform_(self.bn.bias)
             self.register_buffer("mean", torch.randn(3))
             self.register_buffer("std", torch.rand(3) + 0.5)
             self.h0 = nn.Parameter(torch.randn(layers * (1 + two), 1, 5))
@@ -180,6 +182,12 @@ def written():
 
         def scaled_between(self, x):
             return self.fc(1 - self.rnn(x)[0] * 2.5)
+
+        def batch_normalised(self, x):
+            return self.fc(self.bn(self.rnn(x)[0][:, -1]))
+
+        def batch_normalised_steps(self, x):
+            return self.fc(self.bn(self.rnn(x)[0]))
 
         def activation_alone(self, x):
             return self.fc(torch.relu(self.rnn(x)[0]))
@@ -260,7 +268,7 @@ def written():
         ("both_written_out", {"two": True}), ("both_flat", {"two": True}), ("deep", {}), ("deep", {"make": "RNN"}),
         ("standardised", {}), ("learned", {"make": "GRU", "layers": 2}), ("time_major", {"first": False}),
         ("learned", {"make": "GRU", "two": True}), ("activation_alone", {}), ("scaled_between", {}),
-        ("regression", {"out": 1}), ("optional_state", {"make": "GRU"}),
+        ("batch_normalised", {}), ("regression", {"out": 1}), ("optional_state", {"make": "GRU"}),
     ],
 )  # fmt: skip
 def test_forward_passes_that_people_write(way, options):
@@ -285,6 +293,7 @@ def test_forward_passes_that_people_write(way, options):
         ("mean_over_time", {}, "must use operations that hwrnn understands, not mean"),
         ("first_step", {}, r"must not take \[slice\(None, None, None\), 0\] of axes batch, time, feature"),
         ("reverse_first", {"two": True}, r"the last layer's states of all directions in order \(h_n\[0\], h_n\[1\]\)"),
+        ("batch_normalised_steps", {}, "must apply BatchNorm1d to one vector of features for a sequence"),
         ("gelu", {}, "must use operations that hwrnn understands, not gelu"),
         ("random_start", {"make": "GRU"}, "not apply randn|understands, not randn"),
         ("branching", {}, "must be one that torch.fx can trace"),

@@ -92,7 +92,7 @@ def from_torch(
     chain = Chain()
     add_recurrent(chain, module)
     if head is not None:
-        from hwrnn.importing.torch_traced import add_head
+        from hwrnn.importing.torch_functions import add_head
 
         add_head(chain, head)
     model = chain.model(every_step=not last, final_state=final_state, task=task)

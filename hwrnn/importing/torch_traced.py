@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,13 +17,14 @@ from unittest import mock
 
 import numpy as np
 
-from hwrnn.activations import Nonlinearity, nonlinearity
+from hwrnn.activations import Nonlinearity
 from hwrnn.errors import UsageError, require
-from hwrnn.importing.chains import Chain, agreeing, dense_of, leaky_name
+from hwrnn.importing.chains import Chain, agreeing, dense_of
+from hwrnn.importing.torch_functions import Refused, function_of_module, function_of_name
 from hwrnn.importing.torch_modules import add_recurrent, evaluated, is_recurrent, numbers
 from hwrnn.model import Model
 
-__all__ = ["add_head", "traced"]
+__all__ = ["traced"]
 
 _MEND = "give the recurrent module and what is behind it, as from_torch(module.lstm, head=module.fc, last=True)"
 
@@ -58,10 +59,6 @@ class Other:
 _SIZE, _ZEROS, _LENGTHS, _IGNORED, _ARGUMENT = (
     Other(kind) for kind in ("a size", "zeros", "lengths", "the last cell state", "an argument besides the input")
 )
-
-
-class Refused(UsageError):
-    """Something in a forward pass that is not understood; the text is the end of a sentence."""
 
 
 def traced(module: Any, task: str) -> Model:
@@ -200,7 +197,19 @@ class _Reader:
             return self.softmax(x, module.dim, kind.lower())
         if isinstance(module, nn.Flatten):
             return self.flatten(x, module.start_dim, module.end_dim)
+        if isinstance(module, nn.BatchNorm1d):
+            return self.batch_norm(x, module)
         return self.activation(x, function_of_module(module))
+
+    def batch_norm(self, x: View, module: Any) -> View:
+        x = self.features(x, "BatchNorm1d")
+        if x.axes != ("batch", "feature") or module.running_var is None:
+            raise Refused("apply BatchNorm1d to one vector of features for a sequence, with statistics of its training")
+        scale = 1 / np.sqrt(numbers(module.running_var) + module.eps)
+        self.chain.affine(scale, -numbers(module.running_mean) * scale)
+        if module.affine:
+            self.chain.affine(numbers(module.weight), numbers(module.bias))
+        return self.next(x)
 
     def recurrent(self, module: Any, x: Any, hx: Any = None) -> Any:
         if not hasattr(module, "num_layers"):
@@ -525,73 +534,3 @@ _PLAIN = {"contiguous", "to", "float", "double", "detach", "clone", "cpu", "cuda
 _SHAPING = {
     "transpose", "swapaxes", "permute", "unsqueeze", "squeeze", "flatten", "reshape", "view", "select", "getitem",
 }  # fmt: skip
-
-
-def function_of_module(module: Any) -> Nonlinearity:
-    """The nonlinearity that a torch module computes."""
-    nn, kind = require("torch", "torch").nn, type(module).__name__
-    if not type(module).__module__.startswith("torch.nn"):
-        raise Refused(f"have modules that hwrnn understands, not {kind}")
-    if isinstance(module, nn.LeakyReLU):
-        return _named(leaky_name(module.negative_slope))
-    if isinstance(module, nn.ELU):
-        return _named(f"elu:{module.alpha!r}")
-    if isinstance(module, nn.Hardtanh) and not isinstance(module, nn.ReLU6):
-        return _hard(module.min_val, module.max_val)
-    if isinstance(module, nn.Softplus) and (module.beta, module.threshold) != (1, 20):
-        raise Refused("have a Softplus with a beta of 1 and a threshold of 20")
-    return function_of_name(kind.lower(), [], {})
-
-
-_FUNCTIONS = {
-    "relu": "relu", "tanh": "tanh", "sigmoid": "sigmoid", "relu6": "relu6", "hardsigmoid": "hard_sigmoid_1_6",
-    "softsign": "softsign", "softplus": "softplus", "identity": "identity",
-}  # fmt: skip
-
-
-def function_of_name(name: str, rest: list[Any], options: Mapping[str, Any]) -> Nonlinearity:
-    """The nonlinearity of a torch function with its arguments."""
-    options = {k: v for k, v in options.items() if k != "inplace"}
-    if name == "leaky_relu":
-        return _named(leaky_name(options.get("negative_slope", rest[0] if rest else 0.01)))
-    if name == "elu":
-        return _named(f"elu:{options.get('alpha', rest[0] if rest else 1.0)!r}")
-    if name == "hardtanh" and len(rest) != 1:
-        low, high = rest[:2] or (options.get("min_val", -1.0), options.get("max_val", 1.0))
-        return _hard(low, high)
-    if name in _FUNCTIONS and not rest and not options:
-        return _named(_FUNCTIONS[name])
-    raise Refused(f"use operations that hwrnn understands, not {name}")
-
-
-def _hard(low: float, high: float) -> Nonlinearity:
-    names: dict[tuple[float, float], str] = {(-1, 1): "hard_tanh", (0, 1): "relu1", (0, 6): "relu6"}
-    if (low, high) not in names:
-        raise Refused(f"have a Hardtanh from -1 to 1, 0 to 1 or 0 to 6, not {low} to {high}")
-    return _named(names[low, high])
-
-
-def _named(name: str) -> Nonlinearity:
-    try:
-        return nonlinearity(name)
-    except ValueError as error:
-        raise Refused(f"use a nonlinearity of hwrnn's: {error}") from error
-
-
-def add_head(chain: Chain, head: Any) -> None:
-    """Put what is behind a recurrent module into a chain: Linear layers, activations and dropout.
-
-    Raises:
-        UsageError: anything else.
-    """
-    nn = require("torch", "torch").nn
-    if not isinstance(head, nn.Module):
-        raise UsageError(f"Head must be a Linear layer, or a Sequential of such layers and activations, not {head!r}")
-    for module in head if isinstance(head, nn.Sequential) else [head]:
-        if type(module) is nn.Linear:
-            chain.add(dense_of(numbers(module.weight), None if module.bias is None else numbers(module.bias)))
-        elif not isinstance(module, nn.Identity) and not type(module).__name__.startswith("Dropout"):
-            try:
-                chain.apply(function_of_module(module))
-            except Refused as error:
-                raise UsageError(f"Head must {error}") from error
