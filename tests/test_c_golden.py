@@ -54,9 +54,11 @@ def test_every_nonlinearity(name):
 
 @needs_compiler
 @pytest.mark.slow
-@pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("name", ALL)
-def test_every_cell_with_every_nonlinearity_compiled(cell, name):
+@pytest.mark.parametrize(
+    ("cell", "name"), [(c, f) for j, c in enumerate(CELLS) for k, f in enumerate(ALL) if (j + k) % 3 == 0]
+)
+def test_many_cells_with_many_nonlinearities_compiled(cell, name):
+    """Each with a third of the others: to the printed text a nonlinearity is a clip, pieces or a table."""
     roles = ({"activation": name}, {"gate": name}) if CELLS[cell].gated else ({"activation": name},)
     for k, options in enumerate(roles):
         check(*quantized(cell, (8, 5, 11)[(ALL.index(name) + k) % 3], seed=ALL.index(name), count=9, **options))
