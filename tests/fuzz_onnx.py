@@ -39,6 +39,7 @@ import hwrnn
 from hwrnn.errors import UsageError
 from hwrnn.inspection import describe, description_table
 from hwrnn.onnx_io import SEAL, digest
+from hwrnn.qonnx import FORMS, quantized_proto
 from hwrnn.quantization import QuantizedModel
 
 MEMORY = 384 << 20  # bytes that a worker may take more than it had before
@@ -521,13 +522,18 @@ def own_seeds(folder: Path, cells: Mapping[str, dict[str, Any]]) -> list[tuple[s
             hwrnn.save(one, path)
             found.append((f"{name} {kind}", path.read_bytes()))
             path.unlink()
+        if name in ("rnn", "lstm"):  # as other tools read them
+            for form in FORMS:
+                with contextlib.suppress(UsageError):
+                    found.append((f"{name} {form}", quantized_proto(one, form).SerializeToString()))
     return found
 
 
 CELLS: Mapping[str, dict[str, Any]] = {
     "rnn": {"cell": "rnn"}, "gru": {"cell": "gru"}, "lstm": {"cell": "lstm", "cell_clip": 4.0},
     "fits": {"cell": "ligru", "activation": "pwl_tanh:4", "gate": "plan_sigmoid", "every_step": True},
-    "layers": {"cell": "mingru", "layers": 2},
+    "layers": {"cell": "mingru", "layers": 2}, "both": {"cell": "gru", "bidirectional": True, "every_step": True},
+    "peephole": {"cell": "lstm-peephole", "output_activation": "hard_tanh"},
 }  # fmt: skip
 
 

@@ -479,6 +479,22 @@ def test_memory_and_time_follow_the_size_of_the_file(tmp_path):
     assert all(re.match("Model file must .*: ", answers[name]) for name in set(BOMBS) - sound)
 
 
+def test_scales_that_leave_float32(tmp_path):
+    weights = {"W": np.full((1, 2, 4), 1e10), "R": np.ones((1, 2, 2)), "big": np.full(1, 1e30)}
+    tensors = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()]
+    nodes = [
+        helper.make_node("Mul", ["x", "big"], ["large"]),
+        helper.make_node("Concat", ["large", "x"], ["both"], axis=2),
+        helper.make_node("RNN", ["both", "W", "R"], ["", "h"], hidden_size=2),
+    ]
+    ends = [helper.make_tensor_value_info("x", FLOAT, ["T", "N", 2])]
+    graph = helper.make_graph(nodes, "main", ends, [helper.make_tensor_value_info("h", FLOAT, None)], tensors)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]).SerializeToString())
+    with pytest.raises(UsageError, match="^Output 'h' must be computed with numbers that float32 holds: scales before"):
+        hwrnn.import_onnx(path).model  # noqa: B018
+
+
 # -- data files --------------------------------------------------------------------------------------------------------
 def archive(path, **members):
     """An .npz of members as they are, also of the same name where it ends in an underscore."""

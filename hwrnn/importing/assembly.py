@@ -69,9 +69,14 @@ def assembled(net: Interpreter, name: str, value: Value, task: str | None, facts
     """The model that computes an output.
 
     Raises:
-        UsageError: an output that is not what layers one behind the other compute.
+        UsageError: an output that is not what layers one behind the other compute, or not in float32.
     """
-    return _Builder(net, name).build(value, task, facts)
+    builder = _Builder(net, name)
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = builder.build(value, task, facts)
+    if not all(np.isfinite(array).all() for layer in found.model.stack for array in layer.parameters.values()):
+        raise builder.fault("be computed with numbers that float32 holds: scales before a layer make its own larger")
+    return found
 
 
 class _Builder:
