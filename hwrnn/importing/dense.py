@@ -346,6 +346,8 @@ def _reduced(node: Node, net: Interpreter) -> Sequence[Value]:
     if isinstance(value, Constant):
         if not value.known:
             raise node.refused("compute with numbers, not with sizes that the file leaves open")
+        if not value.array.size:
+            raise node.refused("reduce at least one number")
         function = np.mean if node.operator == "ReduceMean" else np.sum
         return [Constant(np.asarray(function(value.array, tuple(places), keepdims=keep), value.array.dtype))]
     if len(places) != 1:
