@@ -385,17 +385,6 @@ NONLINEARITIES: dict[str, Nonlinearity] = {
 }  # fmt: skip
 
 
-def _enter_tables() -> None:
-    from hwrnn.staircase import Tabulated
-
-    for smooth in (NONLINEARITIES["sigmoid"], NONLINEARITIES["tanh"]):
-        assert isinstance(smooth, Smooth)
-        name = f"table_{smooth.name}"
-        NONLINEARITIES[name] = Tabulated(
-            name, smooth.name, smooth.function, smooth.slope_from_value, known_as=smooth.known_as
-        )
-
-
 #: Names that take parameters after a colon, with the defaults that stand where none are given.
 PARAMETRIC: dict[str, tuple[Callable[..., Nonlinearity], tuple[float, ...]]] = {
     "leaky_relu": (_leaky, (3,)),
@@ -474,4 +463,5 @@ def nonlinearity(name: str) -> Nonlinearity:
         raise
 
 
-_enter_tables()
+# Last, because they are built of the smooth ones: the tables enter themselves.
+import hwrnn.staircase  # noqa: E402, F401

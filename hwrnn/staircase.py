@@ -16,7 +16,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from hwrnn.activations import PiecewiseLinear, Smooth, nonlinearity
+from hwrnn.activations import NONLINEARITIES, PiecewiseLinear, Smooth, nonlinearity
 from hwrnn.errors import UsageError
 from hwrnn.fixed import Format
 
@@ -80,3 +80,16 @@ def _steepness(function: str, knots: np.ndarray) -> tuple[Fraction, ...]:
     ends = np.concatenate([[knots[0] - 1], knots, [knots[-1] + 1]])
     rise = np.diff(np.asarray(nonlinearity(function).value(ends)))
     return tuple(Fraction(int(v * 2**_KNOT), 1 << _KNOT) for v in (rise / np.diff(ends)).tolist())
+
+
+def _entered() -> None:
+    """Enter a table for each smooth function that has one."""
+    for smooth in (NONLINEARITIES["sigmoid"], NONLINEARITIES["tanh"]):
+        assert isinstance(smooth, Smooth)
+        name = f"table_{smooth.name}"
+        NONLINEARITIES[name] = Tabulated(
+            name, smooth.name, smooth.function, smooth.slope_from_value, known_as=smooth.known_as
+        )
+
+
+_entered()
