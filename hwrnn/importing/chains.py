@@ -6,7 +6,6 @@ them along until a layer's weights take them over.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ from hwrnn.cells import Cell, Dense
 from hwrnn.errors import UsageError
 from hwrnn.model import Layer, Model
 
-__all__ = ["Chain", "agreeing", "dense_of", "layer_of", "leaky_name"]
+__all__ = ["Chain", "agreeing", "dense_of", "layer_of", "log_softmax", "softmax"]
 
 _IDENTITY = nonlinearity("identity")
 _AGREES = 1e-4  # of the largest output: float32 is a hundred times better, a wrong weight a hundred times worse
@@ -53,10 +52,16 @@ def dense_of(weight: np.ndarray, bias: np.ndarray | None, function: Nonlinearity
     return Layer(Dense(phi=function), inputs, units, _in_float32(made))
 
 
-def leaky_name(slope: float) -> str:
-    """The name of the leaky ReLU of a slope; that of a power of two is one which hardware computes as it is."""
-    shift = -math.log2(slope) if slope > 0 else 0.0
-    return f"leaky_relu:{int(shift)}" if shift in range(1, 16) else f"leaky:{slope!r}"
+def softmax(x: np.ndarray) -> np.ndarray:
+    """Of the last axis, ``exp(x)`` over its sum."""
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return np.asarray(e / e.sum(-1, keepdims=True))
+
+
+def log_softmax(x: np.ndarray) -> np.ndarray:
+    """The logarithm of :func:`softmax`."""
+    shifted = x - x.max(-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
 
 
 def _in_float32(parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

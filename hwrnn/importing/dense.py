@@ -12,7 +12,7 @@ import numpy as np
 
 from hwrnn.activations import NONLINEARITIES, Nonlinearity
 from hwrnn.importing import values as v
-from hwrnn.importing.functions import function_named
+from hwrnn.importing.functions import bounded, function_named
 from hwrnn.importing.graph import Node
 from hwrnn.importing.layouts import as_view, columns_axis, constant, normal_axis, numbers, taken
 from hwrnn.importing.operators import Interpreter, operator
@@ -403,13 +403,11 @@ def _clip(node: Node, net: Interpreter) -> Sequence[Value]:
         return [Constant(np.clip(value.array, low, high) if low is not None or high is not None else value.array)]
     if low is not None and high is not None and low >= high:
         raise node.refused(f"have a lower bound below the upper one, not {low} and {high}")
-    names: dict[tuple[float | None, float | None], str] = {
-        (0.0, None): "relu", (0.0, 6.0): "relu6", (-1.0, 1.0): "hard_tanh",
-    }  # fmt: skip
     if low is None and high is None:
         return [value]
-    if (low, high) in names:
-        return [applied(net, value, NONLINEARITIES[names[low, high]])]
+    named = bounded(low, high)
+    if named is not None:
+        return [applied(net, value, named)]
     if low is not None and high is not None:
         inside = _affine(value, 1 / (high - low), -low / (high - low))
         return [_affine(applied(net, inside, NONLINEARITIES["relu1"]), high - low, low)]

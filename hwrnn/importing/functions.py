@@ -1,15 +1,16 @@
-"""ONNX's activation functions as nonlinearities of the catalogue."""
+"""Other libraries' activation functions as nonlinearities of the catalogue: by ONNX's names, or by two bounds."""
 
 from __future__ import annotations
 
-from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 
-from hwrnn.activations import NONLINEARITIES, Nonlinearity, nonlinearity
+from hwrnn.activations import NONLINEARITIES, Nonlinearity, PiecewiseLinear, nonlinearity
 from hwrnn.errors import shown
+from hwrnn.onnx_standard import activation_of
 
-__all__ = ["ACTIVATIONS", "function_named"]
+__all__ = ["ACTIVATIONS", "bounded", "function_named"]
 
 #: ONNX's names: the catalogue's name and the defaults of alpha and beta, None where there is none.
 ACTIVATIONS: dict[str, tuple[str, float | None, float | None]] = {
@@ -26,24 +27,29 @@ ACTIVATIONS: dict[str, tuple[str, float | None, float | None]] = {
     "HardSigmoid": ("hard_line", 0.2, 0.5),
 }
 
-#: What the catalogue calls some of them with other words.
-_OWN: dict[tuple[str, ...], str] = {
-    ("hard_line", "0.2", "0.5"): "hard_sigmoid_1_5",
-    ("hard_line", "0.25", "0.5"): "hard_sigmoid",
-    ("hard_line", "0.1875", "0.5"): "hard_sigmoid_3_16",
-    ("hard_line", "1.0", "0.0"): "relu1",
-    ("affine", "1.0", "0.0"): "identity",
-    ("scaled_tanh", "1.0", "1.0"): "tanh",
-}
-
-
 def short(value: float) -> str:
     """The shortest text of a float32, as the file's author typed it: ``0.2``."""
     return repr(float(str(np.float32(value))))
 
 
+def _key(name: str, *parameters: float | None) -> tuple[str | float | None, ...]:
+    return name, *(None if value is None else float(np.float32(value)) for value in parameters)
+
+
+@lru_cache(maxsize=1)
+def _own() -> dict[tuple[str | float | None, ...], Nonlinearity]:
+    """Functions that have a name of their own in the catalogue, by what ONNX says them with."""
+    found = {_key("ScaledTanh", 1.0, 1.0): NONLINEARITIES["tanh"]}
+    named = [f for f in NONLINEARITIES.values() if isinstance(f, PiecewiseLinear)]
+    for function in (*named, *(nonlinearity(f"leaky_relu:{k}") for k in range(1, 16))):
+        activation = activation_of(function)
+        if activation is not None and activation.clip is None:
+            found[_key(activation.name, activation.alpha, activation.beta)] = function
+    return found
+
+
 def function_named(name: str, alpha: float | None = None, beta: float | None = None) -> Nonlinearity:
-    """The nonlinearity that ONNX calls ``name``, with its parameters.
+    """The nonlinearity that ONNX calls ``name``, with its parameters (the standard's defaults where None).
 
     Raises:
         ValueError: a name or parameter that it does not have.
@@ -51,15 +57,21 @@ def function_named(name: str, alpha: float | None = None, beta: float | None = N
     if name not in ACTIVATIONS:
         raise ValueError(f"have an activation of {', '.join(ACTIVATIONS)}, not {shown(name)}")
     base, *defaults = ACTIVATIONS[name]
-    texts = []
+    chosen: list[float | None] = []
     for words, given, default in (("alpha", alpha, defaults[0]), ("beta", beta, defaults[1])):
         if given is not None and default is None and given != 0:
             raise ValueError(f"have no {words} for {name}, which has none")
-        if default is not None:
-            texts.append(short(default if given is None else given))
-    own = _OWN.get((base, *texts))
-    if base == "leaky" and texts:
-        slope = Fraction(texts[0])
-        if slope.numerator == 1 and 2 <= slope.denominator <= 2**15 and slope.denominator.bit_count() == 1:
-            own = f"leaky_relu:{slope.denominator.bit_length() - 1}"
-    return NONLINEARITIES[own] if own in NONLINEARITIES else nonlinearity(own or ":".join([base, *texts]))
+        chosen.append(default if default is None or given is None else given)
+    own = _own().get(_key(name, *chosen))
+    return own or nonlinearity(":".join([base, *(short(value) for value in chosen if value is not None)]))
+
+
+def bounded(low: float | None, high: float | None) -> Nonlinearity | None:
+    """The identity between two bounds (None: without one) where the catalogue names it, else None."""
+    for function in NONLINEARITIES.values():
+        line = function.as_clip() if isinstance(function, PiecewiseLinear) else None
+        if line is not None:
+            slope, intercept, bounds = line
+            if slope == 1 and not intercept and [None if b is None else float(b) for b in bounds] == [low, high]:
+                return function
+    return None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from hwrnn.importing.chains import log_softmax, softmax
 from hwrnn.importing.dense import settled
 from hwrnn.importing.graph import Node
 from hwrnn.importing.layouts import columns_axis, normal_axis
@@ -28,23 +29,13 @@ def left_to_host(
     return canonical(net.sources.view(net.sources.add(source), axes))
 
 
-def _softmax(x: np.ndarray) -> np.ndarray:
-    e = np.exp(x - x.max(-1, keepdims=True))
-    return np.asarray(e / e.sum(-1, keepdims=True))
-
-
-def _log_softmax(x: np.ndarray) -> np.ndarray:
-    shifted = x - x.max(-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
-
-
 def _hardmax(x: np.ndarray) -> np.ndarray:
     found = np.zeros_like(x)
     np.put_along_axis(found, x.argmax(-1)[..., None], 1, -1)
     return found
 
 
-_FUNCTIONS = {"Softmax": _softmax, "LogSoftmax": _log_softmax, "Hardmax": _hardmax}
+_FUNCTIONS = {"Softmax": softmax, "LogSoftmax": log_softmax, "Hardmax": _hardmax}
 
 
 @operator(*_FUNCTIONS)

@@ -24,7 +24,8 @@ import numpy as np
 from hwrnn.activations import Nonlinearity, nonlinearity
 from hwrnn.cells import cell_named
 from hwrnn.errors import UsageError, require
-from hwrnn.importing.chains import Chain, agreeing, dense_of, layer_of, leaky_name
+from hwrnn.importing.chains import Chain, agreeing, dense_of, layer_of, softmax
+from hwrnn.importing.functions import bounded, function_named
 from hwrnn.model import Layer, Model
 
 __all__ = ["from_keras"]
@@ -49,7 +50,7 @@ _MODULES: dict[str | None, set[str] | None] = {
 _FUNCTIONS = {
     "linear": "identity", "tanh": "tanh", "sigmoid": "sigmoid", "relu": "relu", "relu6": "relu6",
     "hard_sigmoid": "hard_sigmoid_1_6", "hard_tanh": "hard_tanh", "softsign": "softsign", "softplus": "softplus",
-    "elu": "elu:1.0", "leaky_relu": "leaky:0.2",
+    "elu": "elu:1", "leaky_relu": "leaky:0.2",
 }  # fmt: skip
 
 
@@ -221,7 +222,7 @@ class _Reader:
         fixed = self.network.input_shape[1]
         model = agreeing(
             model, self.original, f"Network {self.name!r}", (False, True) if self.mask is not None else (False,),
-            _softmax if self.scores else np.asarray, steps=(6, 9) if fixed is None else (fixed,),
+            softmax if self.scores else np.asarray, steps=(6, 9) if fixed is None else (fixed,),
         )  # fmt: skip
         for note in self.notes:
             warnings.warn(f"Network {self.name!r}: {note}", stacklevel=3)
@@ -441,16 +442,22 @@ def _named(name: str) -> Nonlinearity:
 
 
 def _function_of_layer(kind: str, layer: Any) -> Nonlinearity:
-    if kind == "LeakyReLU":
-        return _named(leaky_name(float(layer.negative_slope)))
     if kind == "ELU":
-        return _named(f"elu:{float(layer.alpha)!r}")
+        return _onnx("Elu", layer.alpha)
+    if kind == "LeakyReLU":
+        return _onnx("LeakyRelu", layer.negative_slope)
     most, slope, threshold = layer.max_value, float(layer.negative_slope), float(layer.threshold)
-    if threshold == 0 and slope == 0 and most in (None, 1, 6):
-        return _named("relu" if most is None else f"relu{int(most)}")
-    if threshold == 0 and most is None:
-        return _named(leaky_name(slope))
-    raise _Fault(f"be a ReLU without threshold and up to 1, 6 or without end, not up to {most} from {threshold}")
+    known = bounded(0.0, most) if slope == 0 else _onnx("LeakyRelu", slope) if most is None else None
+    if threshold != 0 or known is None:
+        raise _Fault(f"be a ReLU without threshold and up to 1, 6 or without end, not up to {most} from {threshold}")
+    return known
+
+
+def _onnx(name: str, alpha: float) -> Nonlinearity:
+    try:
+        return function_named(name, float(alpha))
+    except ValueError as error:
+        raise _Fault(f"have an activation that hwrnn understands: {error}") from error
 
 
 def _scale_and_offset(kind: str, layer: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -468,8 +475,3 @@ def _scale_and_offset(kind: str, layer: Any) -> tuple[np.ndarray, np.ndarray]:
         raise _Fault("normalise features, not steps")
     mean, deviation = mean.reshape(-1), np.maximum(np.sqrt(variance.reshape(-1)), 1e-7)
     return (deviation, mean) if layer.invert else (1 / deviation, -mean / deviation)
-
-
-def _softmax(y: np.ndarray) -> np.ndarray:
-    e = np.exp(y - y.max(axis=-1, keepdims=True))
-    return np.asarray(e / e.sum(axis=-1, keepdims=True))

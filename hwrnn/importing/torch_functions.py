@@ -7,7 +7,8 @@ from typing import Any
 
 from hwrnn.activations import Nonlinearity, nonlinearity
 from hwrnn.errors import UsageError, require
-from hwrnn.importing.chains import Chain, dense_of, leaky_name
+from hwrnn.importing.chains import Chain, dense_of
+from hwrnn.importing.functions import bounded, function_named
 from hwrnn.importing.torch_modules import numbers
 
 __all__ = ["Refused", "add_head", "function_of_module", "function_of_name"]
@@ -23,9 +24,9 @@ def function_of_module(module: Any) -> Nonlinearity:
     if not type(module).__module__.startswith("torch.nn"):
         raise Refused(f"have modules that hwrnn understands, not {kind}")
     if isinstance(module, nn.LeakyReLU):
-        return _named(leaky_name(module.negative_slope))
+        return _onnx("LeakyRelu", module.negative_slope)
     if isinstance(module, nn.ELU):
-        return _named(f"elu:{module.alpha!r}")
+        return _onnx("Elu", module.alpha)
     if isinstance(module, nn.Hardtanh) and not isinstance(module, nn.ReLU6):
         return _hard(module.min_val, module.max_val)
     if isinstance(module, nn.Softplus) and (module.beta, module.threshold) != (1, 20):
@@ -43,27 +44,27 @@ def function_of_name(name: str, rest: list[Any], options: Mapping[str, Any]) -> 
     """The nonlinearity of a torch function with its arguments."""
     options = {k: v for k, v in options.items() if k != "inplace"}
     if name == "leaky_relu":
-        return _named(leaky_name(options.get("negative_slope", rest[0] if rest else 0.01)))
+        return _onnx("LeakyRelu", options.get("negative_slope", rest[0] if rest else 0.01))
     if name == "elu":
-        return _named(f"elu:{options.get('alpha', rest[0] if rest else 1.0)!r}")
+        return _onnx("Elu", options.get("alpha", rest[0] if rest else 1.0))
     if name == "hardtanh" and len(rest) != 1:
         low, high = rest[:2] or (options.get("min_val", -1.0), options.get("max_val", 1.0))
         return _hard(low, high)
     if name in _FUNCTIONS and not rest and not options:
-        return _named(_FUNCTIONS[name])
+        return nonlinearity(_FUNCTIONS[name])
     raise Refused(f"use operations that hwrnn understands, not {name}")
 
 
 def _hard(low: float, high: float) -> Nonlinearity:
-    names: dict[tuple[float, float], str] = {(-1, 1): "hard_tanh", (0, 1): "relu1", (0, 6): "relu6"}
-    if (low, high) not in names:
+    known = bounded(low, high)
+    if known is None:
         raise Refused(f"have a Hardtanh from -1 to 1, 0 to 1 or 0 to 6, not {low} to {high}")
-    return _named(names[low, high])
+    return known
 
 
-def _named(name: str) -> Nonlinearity:
+def _onnx(name: str, alpha: float) -> Nonlinearity:
     try:
-        return nonlinearity(name)
+        return function_named(name, float(alpha))
     except ValueError as error:
         raise Refused(f"use a nonlinearity of hwrnn's: {error}") from error
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from hwrnn.activations import Nonlinearity
 from hwrnn.errors import UsageError, require
-from hwrnn.importing.chains import Chain, agreeing, dense_of
+from hwrnn.importing.chains import Chain, agreeing, dense_of, log_softmax, softmax
 from hwrnn.importing.torch_functions import Refused, function_of_module, function_of_name
 from hwrnn.importing.torch_modules import add_recurrent, evaluated, is_recurrent, numbers
 from hwrnn.model import Model
@@ -86,7 +86,7 @@ def traced(module: Any, task: str) -> Model:
 
 def _graph(module: Any, name: str) -> Any:
     torch = require("torch", "torch")
-    fx = importlib_fx()
+    fx = _fx()
     utils = torch.nn.utils.rnn
     functions = (utils.pack_padded_sequence, utils.pad_packed_sequence)
 
@@ -120,8 +120,7 @@ def _graph(module: Any, name: str) -> Any:
         raise UsageError(f"{must}, but it cannot ({reason}): {_MEND}") from error
 
 
-def importlib_fx() -> Any:
-    """torch.fx."""
+def _fx() -> Any:
     return require("torch.fx", "torch")
 
 
@@ -151,7 +150,7 @@ class _Reader:
         values: dict[Any, Any] = {}
         for node in graph.nodes:
             known = lambda a: values[a]  # noqa: E731
-            fx = importlib_fx()
+            fx = _fx()
             args = fx.node.map_arg(node.args, known)
             options = fx.node.map_arg(node.kwargs, known)
             try:
@@ -260,8 +259,7 @@ class _Reader:
         if dim is None or x.axes[dim] != "feature":
             raise Refused("take Softmax over the features")
         self.notes.append("its softmax is left to the host, and the model gives the scores that it reads")
-        log = what.startswith("log")
-        self.finish = lambda y: _log_softmax(y) if log else np.exp(_log_softmax(y))
+        self.finish = log_softmax if what.startswith("log") else softmax
         self.scores = True
         return self.next(x)
 
@@ -523,11 +521,6 @@ class _Reader:
             return np.asarray(out.numpy())
 
         return run
-
-
-def _log_softmax(y: np.ndarray) -> np.ndarray:
-    y = y - y.max(axis=-1, keepdims=True)
-    return np.asarray(y - np.log(np.exp(y).sum(axis=-1, keepdims=True)))
 
 
 _PLAIN = {"contiguous", "to", "float", "double", "detach", "clone", "cpu", "cuda", "type_as"}
