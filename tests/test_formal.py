@@ -1,0 +1,172 @@
+"""Proofs: the tools prove what holds and find what does not, and what is proved of nonlinearities and accumulators."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from amaranth.asserts import AnyConst, AnySeq
+from amaranth.hdl import Array, Assert, Assume, Const, Cover, Module, Signal
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import Component
+from formal import FormalError, Proof, missing, prove
+from smt2 import Solver, statements, terms
+
+pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
+
+
+class Counter(Component):
+    """Counts to ``end``; what is proved of it says 10."""
+
+    _MustUse__silence = True
+
+    def __init__(self, end=10, clocked=False, stated=True, contradiction=False):
+        self.end, self.clocked, self.stated, self.contradiction = end, clocked, stated, contradiction
+        super().__init__({})
+
+    def elaborate(self, platform):
+        m = Module()
+        count = Signal(4)
+        go = Signal(2)
+        m.d.comb += [go.eq(AnySeq(2)), Assume(go != 3), Cover(count == 9, "nine")]
+        with m.If((count != self.end) & (go == 1)):
+            m.d.sync += count.eq(count + 1)
+        if self.stated:
+            domain = m.d.sync if self.clocked else m.d.comb
+            domain += Assert(count <= 10, "the count stays")
+        if self.contradiction:
+            m.d.comb += Assume(count == 1)
+        return m
+
+
+class Remembering(Component):
+    """A word that was written is read back, but for 77 where there is a fault."""
+
+    _MustUse__silence = True
+
+    def __init__(self, fault=False, words=16):
+        self.fault, self.words = fault, words
+        super().__init__({})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.memory = memory = Memory(shape=8, depth=self.words, init=[])
+        write, read = memory.write_port(), memory.read_port(domain="comb")
+        place = Signal(range(self.words))
+        held = Signal(8)
+        m.d.comb += [
+            place.eq(AnyConst(len(place))), read.addr.eq(place),
+            write.addr.eq(AnySeq(len(place))), write.data.eq(AnySeq(8)), write.en.eq(AnySeq(1)),
+        ]  # fmt: skip
+        here = write.en & (write.addr == place)
+        with m.If(here & (write.data != 77) if self.fault else here):
+            m.d.sync += held.eq(write.data)
+        m.d.comb += Assert(read.data == held, "as it was written")
+        return m
+
+
+class TableOfSquares(Component):
+    """A case table, which Yosys likes to make a memory of."""
+
+    _MustUse__silence = True
+
+    def __init__(self, fault=False):
+        self.fault = fault
+        super().__init__({})
+
+    def elaborate(self, platform):
+        m = Module()
+        x = Signal(5)
+        y = Signal(10)
+        last = Signal(5)
+        words = [n * n + (self.fault and n == 19) for n in range(32)]
+        m.d.comb += x.eq(AnySeq(5))
+        m.d.sync += [y.eq(Array(Const(word, 10) for word in words)[x]), last.eq(x)]
+        m.d.comb += Assert(y == last * last)
+        return m
+
+
+def test_what_holds_is_proved_and_a_fault_is_refuted():
+    assert prove(Counter()).status == "proved"
+    wrong = prove(Counter(end=12), mode="bmc", depth=20)
+    assert wrong.status == "refuted" and wrong.failed == ("the count stays",)
+    assert wrong.trace["dut.count"] == list(range(12)) and wrong.trace["dut.go"][:11] == [1] * 11
+    late = prove(Counter(end=12, clocked=True), depth=20)
+    assert late.status == "refuted" and len(late.trace["dut.count"]) == 13
+    assert prove(Counter(end=12), mode="bmc", depth=11).status == "bounded"
+
+
+def test_an_induction_that_fails_proves_nothing():
+    short = prove(Counter(end=12), depth=2)
+    assert short.status == "unknown" and short.trace["dut.count"][-1] == 11
+    with pytest.raises(AssertionError, match="counted must be proved"):
+        Proof("counters", "counted", lambda: short).check()
+
+
+def test_covers():
+    assert prove(Counter(), mode="cover", depth=11).status == "covered"
+    never = prove(Counter(end=8), mode="cover", depth=11)
+    assert never.status == "uncovered" and never.failed == ("nine",)
+
+
+def test_a_proof_of_nothing_is_an_error():
+    with pytest.raises(FormalError, match="must have at least one Assert"):
+        prove(Counter(stated=False))
+    with pytest.raises(FormalError, match="The assumptions exclude every run"):
+        prove(Counter(contradiction=True))
+    with pytest.raises(ValueError, match="Mode must be one of induction, bmc, cover, not 'sat'"):
+        prove(Counter(), mode="sat")
+    assert prove(Counter(), timeout=0.05).status == "timeout"
+
+
+@pytest.mark.parametrize("memories", ["arrays", "registers"])
+def test_memories(memories):
+    assert prove(Remembering(), memories=memories).status == "proved"
+    wrong = prove(Remembering(fault=True), memories=memories, depth=3)
+    assert wrong.status == "refuted" and wrong.failed == ("as it was written",)
+
+
+def test_a_case_table_keeps_its_contents_in_the_induction():
+    assert prove(TableOfSquares(), depth=2).status == "proved"
+    wrong = prove(TableOfSquares(fault=True), depth=2)
+    assert wrong.status == "refuted" and wrong.trace["dut.x"][-2] == 19
+    assert wrong.failed[0].startswith("test_formal.py:")
+
+
+VERILOG = """
+module sum(input clk, input [7:0] a, b, input go);
+  reg [8:0] total = 0; reg [7:0] p = 0, q = 0;
+  always @(posedge clk) if (go) begin total <= a + b; p <= a; q <= b; end
+  always @* assert (total == {1'b0, p} + q);
+endmodule
+"""
+
+
+def test_verilog():
+    assert prove(VERILOG, top="sum").status == "proved"
+    wrong = prove(VERILOG.replace("reg [8:0]", "reg [7:0]"), top="sum", depth=3)
+    assert wrong.status == "refuted" and wrong.trace["p"][-1] + wrong.trace["q"][-1] > 255
+    with pytest.raises(FormalError, match=r"yosys must end without an error, and said: .*ERROR"):
+        prove(VERILOG.replace("endmodule", "endmodul\nendmodule"), top="sum")
+
+
+def test_the_solver_as_a_program():
+    text = '(set-logic QF_BV)\n(declare-fun |a ( b| ()\n  Bool) ; a ) comment\n(set-info :note "a ) b")\n\n(exit)\n'
+    read = list(statements(io.StringIO(text)))
+    assert [line.partition(" ")[0] for line in read] == ["(set-logic", "(declare-fun", "(set-info", "(exit)"]
+    assert terms("((f |x y| a) b |c )|)") == ["(f |x y| a)", "b", "|c )|"]
+
+    solver = Solver()
+    for line in ("(set-logic QF_BV)", "(declare-fun x () (_ BitVec 4))", "(assert (bvult x #x3))"):
+        assert solver.answer(line) is None
+    assert solver.answer("(check-sat)") == "sat"
+    solver.answer("(push 1)")
+    solver.answer("(assert (bvugt x #x1))")
+    assert solver.answer("(check-sat)") == "sat"
+    assert solver.answer("(get-value (x (bvadd x #x1)))") == "((x #b0010) ((bvadd x #x1) #b0011))"
+    solver.answer("(assert (distinct x #x2))")
+    assert solver.answer("(check-sat)") == "unsat"
+    solver.answer("(pop 1)")
+    assert solver.answer("(check-sat)") == "sat"
+    with pytest.raises(ValueError, match="must be one that smtbmc writes, not 'get-proof'"):
+        solver.answer("(get-proof)")
