@@ -21,7 +21,9 @@ from hwrnn.clipping import ClippedLines, ClippedSmooth, clipped
 from hwrnn.model import Layer
 from hwrnn.onnx_numbers import FLOAT, INT64, Graph, Wire
 
-__all__ = ["OPERATORS", "Activation", "Operator", "Run", "activation_of", "standard", "unsaid", "unsaid_pair"]
+__all__ = [
+    "OPERATORS", "RECURRENT", "Activation", "Operator", "Run", "activation_of", "standard", "unsaid", "unsaid_pair",
+]  # fmt: skip
 
 INT32 = TensorProto.INT32
 
@@ -61,7 +63,8 @@ OPERATORS: dict[str, Operator] = {
     "gru": Operator("GRU", (("z", "z"), ("r", "r"), ("nx", "nh")), ("sigma", "phi"), {"linear_before_reset": 1}),
     "gru-reset-before": Operator("GRU", _same("z", "r", "n"), ("sigma", "phi"), {"linear_before_reset": 0}),
 }
-_RECURRENT = ("h", "p")  # what the recurrent matrix multiplies: the state, or the state after the reset
+#: What the recurrent matrix multiplies: the state, or the state after the reset.
+RECURRENT = ("h", "p")
 
 
 @dataclass(frozen=True)
@@ -280,7 +283,7 @@ class _Direction:
         """(gates * units, units)."""
         parts = []
         for _, gate in self.operator.gates:
-            known = [self.blocks[gate, o] for o in _RECURRENT if (gate, o) in self.blocks]
+            known = [self.blocks[gate, o] for o in RECURRENT if (gate, o) in self.blocks]
             parts.append(known[0] if known else self._zeros(self.units, self.units))
         return self._joined(parts)
 

@@ -176,9 +176,9 @@ def chosen(operator, count=12, **given):
 
 
 def no_parameters(which):
-    """``_parameters`` of the importer with an argument left out: 4 the biases, 5 the peepholes."""
-    real = recurrent._parameters
-    return lambda *given: real(*(None if k == which else value for k, value in enumerate(given)))
+    """``_layer`` of the importer with zeros for an argument: 4 the biases, 5 the peepholes."""
+    real = recurrent._layer
+    return lambda *given: real(*(value * 0 if k == which else value for k, value in enumerate(given)))
 
 
 def answers(name, value):
@@ -192,17 +192,18 @@ def no_alpha(name, alpha=None, beta=None):
     return function_named(name, None if alpha is None else alpha / 2, beta)
 
 
-def other_order(operator, gates):
-    kinds = recurrent.KINDS
-    return kinds | {operator: dataclasses.replace(kinds[operator], gates=gates)}
+def other_order(cell, order):
+    said = recurrent.OPERATORS[cell]
+    return recurrent.OPERATORS | {cell: dataclasses.replace(said, gates=tuple(said.gates[k] for k in order))}
 
 
 LEAKY = (("LeakyRelu", 0.25),) * 6
 PLANTED = {
-    "gates of an LSTM in another order": ("LSTM", {}, (recurrent, "KINDS", other_order("LSTM", "ifoc"))),
-    "gates of a GRU in another order": ("GRU", {}, (recurrent, "KINDS", other_order("GRU", "rzh"))),
-    "biases ignored": ("RNN", {}, (recurrent, "_parameters", no_parameters(4))),
-    "peepholes ignored": ("LSTM", {"peepholes": True}, (recurrent, "_parameters", no_parameters(5))),
+    "gates of an LSTM in another order": ("LSTM", {}, (recurrent, "OPERATORS", other_order("lstm", (0, 2, 1, 3)))),
+    "gates of a GRU in another order": ("GRU", {"linear_before_reset": 1}, (
+        recurrent, "OPERATORS", other_order("gru", (1, 0, 2)))),
+    "biases ignored": ("RNN", {}, (recurrent, "_layer", no_parameters(4))),
+    "peepholes ignored": ("LSTM", {"peepholes": True}, (recurrent, "_layer", no_parameters(5))),
     "clip ignored": ("GRU", {"clip": 0.4}, (recurrent, "_clipped", lambda node, function, bound: function)),
     "lengths ignored": ("GRU", {}, (recurrent, "_lengths", lambda node, *given: node.optional(4) and None)),
     "initial states ignored": ("LSTM", {"initial_h": "constant"}, (

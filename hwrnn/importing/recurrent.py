@@ -15,6 +15,7 @@ from hwrnn.activations import Nonlinearity, clipped
 from hwrnn.cells import CELLS, Cell
 from hwrnn.errors import shown
 from hwrnn.importing import values as v
+from hwrnn.importing.chains import layer_of
 from hwrnn.importing.dense import settled
 from hwrnn.importing.functions import ACTIVATIONS, function_named
 from hwrnn.importing.graph import Node
@@ -38,6 +39,7 @@ from hwrnn.importing.values import (
     View,
 )  # fmt: skip
 from hwrnn.model import Layer
+from hwrnn.onnx_standard import OPERATORS, RECURRENT, Operator
 
 __all__ = ["Recurrence", "operand_of"]
 
@@ -47,23 +49,20 @@ class Recurrence:
     """What one of the three operators has.
 
     Attributes:
-        gates: ONNX's letters of the gates in the order of their rows.
         functions: the defaults of its activations.
         states: of its states by the inputs that hold their first values.
     """
 
-    gates: str
     functions: tuple[str, ...]
     states: tuple[tuple[int, str], ...]
 
 
 KINDS = {
-    "RNN": Recurrence("i", ("Tanh",), ((5, "h"),)),
-    "GRU": Recurrence("zrh", ("Sigmoid", "Tanh"), ((5, "h"),)),
-    "LSTM": Recurrence("iofc", ("Sigmoid", "Tanh", "Tanh"), ((5, "h"), (6, "c"))),
+    "RNN": Recurrence(("Tanh",), ((5, "h"),)),
+    "GRU": Recurrence(("Sigmoid", "Tanh"), ((5, "h"),)),
+    "LSTM": Recurrence(("Sigmoid", "Tanh", "Tanh"), ((5, "h"), (6, "c"))),
 }
-#: hwrnn's gates that ONNX calls otherwise.
-_LETTERS = {"RNN": {"h": "i"}, "GRU": {"n": "h", "nx": "h", "nh": "h"}, "LSTM": {"g": "c"}}
+_GATES = {said.name: len(said.gates) for said in OPERATORS.values()}
 #: Activations without defaults of alpha and beta that everybody agrees on.
 _UNSETTLED = ("Affine", "ScaledTanh", "ThresholdedRelu")
 _DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
@@ -85,27 +84,27 @@ def _recurrent(node: Node, net: Interpreter) -> Sequence[Value | None]:
     _check_floats(node, w, r)
     _check_kinds(node, net)
     units = node.integer("hidden_size", r.shape[-1] if r.ndim == 3 else 0)
-    rows = len(kind.gates) * units
+    rows = _GATES[node.operator] * units
     if units < 1 or w.ndim != 3 or w.shape[:2] != (count, rows) or r.shape != (count, rows, units) or not w.shape[2]:
         due = f"W of shape ({count}, {rows}, inputs) and R of shape ({count}, {rows}, {units})"
         raise node.refused(f"have {due}, not {w.shape} and {r.shape}")
     b = _array(node, 3, "B", (count, 2 * rows))
-    cells = _cells(node, net, kind, count)
+    name = _cell_name(node, net)
+    cells = _cells(node, name, count)
     peepholes = _array(node, 7, "P", (count, 3 * units)) if node.operator == "LSTM" else None
     x, time, batch = operand_of(node, net, batch_first, w.shape[2])
     lengths = _lengths(node, net, time, x.axes[1 if not batch_first else 0])
     starts = {state: _initial(node, net, k, batch_first, count, units, batch) for k, state in kind.states}
     passes = []
     for d, reverse in enumerate(reverses):
-        parameters = _parameters(
-            node, cells[d], w[d], r[d], None if b is None else b[d], None if peepholes is None else peepholes[d]
-        )
+        own = (None if array is None else array[d] for array in (b, peepholes))
+        layer = _layer(OPERATORS[name], cells[d], w[d], r[d], *own)
         constants: dict[str, np.ndarray] = {}
         others: dict[str, Vector | np.ndarray] = {}
         for state, start in starts.items():
             if start is not None:
                 _sort(node, net, start[d], state, constants, others)
-        layer = Layer(cells[d], w.shape[2], units, parameters, initial=constants, reverse=reverse)
+        layer = replace(layer, initial=constants, reverse=reverse)
         run = Pass(
             node=node.name, layer=layer, operand=settled(net, x.vector), initial=others, lengths=lengths,
             timed=bool(time),
@@ -147,35 +146,38 @@ def _array(node: Node, k: int, words: str, shape: tuple[int, ...]) -> np.ndarray
 
 
 # -- cells and weights -------------------------------------------------------------------------------------------------
-def _cells(node: Node, net: Interpreter, kind: Recurrence, count: int) -> list[Cell]:
+def _cell_name(node: Node, net: Interpreter) -> str:
+    """The cell that the node's attributes and its peepholes choose."""
+    rows = {name: said for name, said in OPERATORS.items() if said.name == node.operator}
+    told = {attribute: node.flag(attribute) for said in rows.values() for attribute in said.attributes}
+    # Peepholes of nothing but zeros are none.
+    seen = node.optional(7) if node.operator == "LSTM" else None
+    peephole = seen is not None and not (isinstance(seen, Constant) and not np.any(seen.array))
+    name = next(
+        name for name, said in rows.items()
+        if bool(said.peepholes) == peephole and all(said.attributes.get(a, 0) == flag for a, flag in told.items())
+    )  # fmt: skip
+    if name == "gru-reset-before" and net.producer.lower() == "pytorch":
+        net.warn(_TRAP.format(name=node.name))
+    return name
+
+
+def _cells(node: Node, name: str, count: int) -> list[Cell]:
     """The cell of every direction, with its nonlinearities."""
-    functions = _functions(node, kind, count)
+    functions = _functions(node, KINDS[node.operator], count)
     bound = node.real("clip")
     if bound is not None and bound <= 0:
         raise node.refused(f"have a clip above 0, not {bound}")
-    name = node.operator.lower()
-    if node.operator == "GRU":
-        after = node.flag("linear_before_reset")
-        name = "gru" if after else "gru-reset-before"
-        if not after and net.producer.lower() == "pytorch":
-            net.warn(_TRAP.format(name=node.name))
-    if node.operator == "LSTM":
-        # Peepholes of nothing but zeros are none.
-        seen = node.optional(7)
-        peephole = seen is not None and not (isinstance(seen, Constant) and not np.any(seen.array))
-        name += "-peephole" * peephole + "-coupled" * node.flag("input_forget")
-    if name not in CELLS:
-        raise node.refused(f"be of a cell that hwrnn has, not {name}")
     cells = []
     for chosen in functions:
-        clipped = [f if bound is None else _clipped(node, f, bound) for f in chosen]
-        if node.operator == "RNN":
-            cells.append(CELLS[name](phi=clipped[0]))
-        else:
-            cells.append(CELLS[name](sigma=clipped[0], phi=clipped[1]))
-        if node.operator == "LSTM" and chosen[2] != clipped[1]:
-            # ONNX Runtime bounds what enters the gates and the candidate, and not the cell state before the output.
-            cells[-1] = replace(cells[-1], psi=chosen[2])
+        # ONNX Runtime bounds what enters the gates and the candidate, and not the cell state before the output.
+        parts: dict[str, Any] = {
+            role: function if bound is None or role == "psi" else _clipped(node, function, bound)
+            for role, function in zip(OPERATORS[name].functions, chosen, strict=True)
+        }
+        psi = parts.pop("psi", None)
+        cell = CELLS[name](**parts)
+        cells.append(cell if psi in (None, parts["phi"]) else replace(cell, psi=psi))
     return cells
 
 
@@ -217,41 +219,28 @@ def _functions(node: Node, kind: Recurrence, count: int) -> list[list[Nonlineari
     return [found[d * n : (d + 1) * n] for d in range(count)]
 
 
-def _parameters(
-    node: Node, cell: Cell, w: np.ndarray, r: np.ndarray, b: np.ndarray | None, p: np.ndarray | None
-) -> dict[str, np.ndarray]:
-    """The weights of one direction by phase and operand, in hwrnn's order of gates."""
-    units, kind = r.shape[1], KINDS[node.operator]
-    letters = {gate: _LETTERS[node.operator].get(gate, gate) for gate in cell.gates}
-
-    def rows(array: np.ndarray, gate: str, start: int = 0) -> np.ndarray:
-        at = start + kind.gates.index(letters[gate]) * units
-        return array[at : at + units].astype(np.float64)
-
-    half = len(kind.gates) * units
-    found = {}
-    for k, phase in enumerate(cell.phases):
-        for operand in phase.operands:
-            blocks = []
-            for gate in phase.rows(operand):
-                if operand == "x":
-                    blocks.append(rows(w, gate))
-                elif operand == "c":
-                    own = np.zeros(units) if p is None else p["iof".index(gate) * units :][:units]
-                    blocks.append(np.diag(own.astype(np.float64)))
-                else:
-                    blocks.append(rows(r, gate))
-            found[f"{k}.{operand}"] = np.concatenate(blocks).astype(np.float32)
-        biases = []
-        for gate, reads in phase.gates.items():
-            total = np.zeros(units)
-            if b is not None and "x" in reads:
-                total = total + rows(b, gate)
-            if b is not None and any(o != "x" for o in reads):
-                total = total + rows(b, gate, half)
-            biases.append(total)
-        found[f"{k}.b"] = np.concatenate(biases).astype(np.float32)
-    return found
+def _layer(
+    said: Operator, cell: Cell, w: np.ndarray, r: np.ndarray, b: np.ndarray | None, p: np.ndarray | None
+) -> Layer:
+    """One direction: W (rows, inputs), R (rows, units), B (2 rows,) and P (3 units,) by gate and operand."""
+    units = r.shape[1]
+    w, r = w.astype(np.float64), r.astype(np.float64)
+    from_x, from_h = np.split(np.zeros(2 * len(r)) if b is None else b.astype(np.float64), 2)
+    state = {gate: o for phase in cell.phases for gate, reads in phase.gates.items() for o in reads if o in RECURRENT}
+    weights: dict[tuple[str, str], np.ndarray] = {}
+    biases: dict[str, np.ndarray] = {gate: np.zeros(units) for gate in cell.gates}
+    for k, (reads_x, reads_h) in enumerate(said.gates):
+        rows = slice(k * units, (k + 1) * units)
+        if reads_x:
+            weights[reads_x, "x"] = w[rows]
+            biases[reads_x] = biases[reads_x] + from_x[rows]
+        if reads_h:
+            weights[reads_h, state[reads_h]] = r[rows]
+            biases[reads_h] = biases[reads_h] + from_h[rows]
+    for k, gate in enumerate(said.peepholes):
+        if gate and p is not None:
+            weights[gate, "c"] = np.diag(p[k * units : (k + 1) * units])
+    return layer_of(cell, weights, biases)
 
 
 # -- what it reads -----------------------------------------------------------------------------------------------------
