@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from hwrnn.activations import PiecewiseLinear
 from hwrnn.cells import Cell, Phase, Values
 from hwrnn.errors import UsageError
-from hwrnn.fixed import Fixed, Format
+from hwrnn.fixed import Format, Number
 from hwrnn.formats import LayerFormats
 from hwrnn.trace import trace
 
-__all__ = ["bias_bounds", "reach", "working_bits"]
+__all__ = ["Extent", "bias_bounds", "reach", "working_bits"]
 
 
 def _sums(cell: Cell, formats: LayerFormats, sizes: Callable[[str], int], gate: str) -> tuple[Fraction, int]:
@@ -51,37 +51,49 @@ def bias_bounds(cell: Cell, formats: LayerFormats, sizes: Callable[[str], int]) 
     return bounds
 
 
+class Extent(Number):
+    """A number that is nothing but its interval; ``largest[0]`` grows to the largest integer in size on the way."""
+
+    __slots__ = ("largest",)
+
+    def __init__(self, largest: list[int], frac: int, lo: int, hi: int) -> None:
+        super().__init__(None, frac, lo, hi)
+        self.largest = largest
+        largest[0] = max(largest[0], -lo, hi)
+
+    def _make(self, raw: Any, frac: int, lo: int, hi: int) -> Self:
+        return type(self)(self.largest, frac, lo, hi)
+
+    def _constant(self, value: int, frac: int) -> Self:
+        return self._make(None, frac, value, value)
+
+    def _add(self, other: Any, bound: int) -> None:
+        return None
+
+    _sub = _mul = _add
+
+    def _left(self, n: int, bound: int) -> None:
+        return None
+
+    def _clip(self, lo: int, hi: int) -> None:
+        return None
+
+    def _floor(self, n: int) -> None:
+        return None
+
+    def _piecewise(self, knots: Any, slopes: Any, intercepts: Any, bound: int) -> None:
+        self.largest[0] = max(self.largest[0], bound + max(abs(b) for b in intercepts))
+
+
 def reach(cell: Cell, formats: LayerFormats, sizes: Callable[[str], int]) -> int:
     """The largest integer in size on the way of one step, in units of the last place, for weights of any value.
 
     The cell's lines run on intervals alone, those of golden's number.
     """
-    largest = max(max(-f.lo, f.hi) for f in (*formats.values.values(), *formats.weights.values()))
+    largest = [max(max(-f.lo, f.hi) for f in (*formats.values.values(), *formats.weights.values()))]
+    biases = bias_bounds(cell, formats, sizes)
 
-    class Interval(Fixed):
-        __slots__ = ()
-
-        def _make(self, raw: Any, frac: int, lo: int, hi: int) -> Interval:
-            nonlocal largest
-            largest = max(largest, -lo, hi)
-            return Interval(self.raw, frac, lo, hi)
-
-        def _constant(self, value: int, frac: int) -> Interval:
-            return self._make(self.raw, frac, value, value)
-
-        def _same(self, *operation: Any) -> Any:
-            return self.raw
-
-        _add = _sub = _mul = _left = _floor = _clip = _same  # type: ignore[assignment]
-
-        def _piecewise(self, knots: Any, slopes: Any, intercepts: Any, bound: int) -> Any:
-            nonlocal largest
-            largest = max(largest, bound + max(abs(b) for b in intercepts))
-            return self.raw
-
-    nothing, biases = np.zeros(0), bias_bounds(cell, formats, sizes)
-
-    def store(name: str, value: Interval) -> Fixed:
+    def store(name: str, value: Extent) -> Extent:
         return value.to(formats.values[name])
 
     def product(phase: Phase, s: Values) -> dict[str, Any]:
@@ -89,12 +101,12 @@ def reach(cell: Cell, formats: LayerFormats, sizes: Callable[[str], int]) -> int
         for gate in phase.gates:
             total, frac = _sums(cell, formats, sizes, gate)
             most = int((total + Fraction(biases[gate])) * Fraction(2) ** frac)
-            found[gate] = store(f"a.{gate}", Interval(nothing, 0, 0, 0)._make(nothing, frac, -most, most))
+            found[gate] = store(f"a.{gate}", Extent(largest, frac, -most, most))
         return found
 
     states = {name: formats.values[name] for name in cell.states}
-    cell.run(product, Values({n: Interval(nothing, f.frac, f.lo, f.hi) for n, f in states.items()}, store))
-    return largest
+    cell.run(product, Values({name: Extent(largest, f.frac, f.lo, f.hi) for name, f in states.items()}, store))
+    return largest[0]
 
 
 def working_bits(cell: Cell, formats: LayerFormats, sizes: Callable[[str], int]) -> int:

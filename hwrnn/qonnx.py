@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from onnx import AttributeProto, ModelProto, TensorProto, helper
@@ -23,8 +23,9 @@ from onnx import AttributeProto, ModelProto, TensorProto, helper
 from hwrnn.activations import Nonlinearity, nonlinearity
 from hwrnn.cells import Phase, Values
 from hwrnn.errors import UsageError, require
+from hwrnn.exactness import Extent
 from hwrnn.fitting import Fitted
-from hwrnn.fixed import Format, Number, bits_for
+from hwrnn.fixed import Format, bits_for
 from hwrnn.golden import golden
 from hwrnn.model import Layer, Model
 from hwrnn.onnx_graph import Style, Written, finished, model_proto
@@ -263,40 +264,6 @@ def quantized_proto(model: QuantizedModel, form: str) -> ModelProto:
     return model_proto(model, QuantStyle(model, quantizer, form != "qonnx"))
 
 
-class _Reach(Number):
-    """A number that is nothing but its interval; the largest whole number that was needed is ``largest[0]``."""
-
-    __slots__ = ("largest",)
-
-    def __init__(self, largest: list[int], frac: int, lo: int, hi: int) -> None:
-        super().__init__(None, frac, lo, hi)
-        self.largest = largest
-
-    def _make(self, raw: Any, frac: int, lo: int, hi: int) -> Self:
-        self.largest[0] = max(self.largest[0], -lo, hi)
-        return type(self)(self.largest, frac, lo, hi)
-
-    def _constant(self, value: int, frac: int) -> Self:
-        return self._make(None, frac, value, value)
-
-    def _add(self, other: Any, bound: int) -> None:
-        return None
-
-    _sub = _mul = _add
-
-    def _left(self, n: int, bound: int) -> None:
-        return None
-
-    def _clip(self, lo: int, hi: int) -> None:
-        return None
-
-    def _floor(self, n: int) -> None:
-        return None
-
-    def _piecewise(self, knots: Any, slopes: Any, intercepts: Any, bound: int) -> None:
-        self.largest[0] = max(self.largest[0], bound + max(abs(b) for b in intercepts))
-
-
 def exact(model: QuantizedModel) -> bool:
     """Whether float32 holds every number of a model, so that the form ``qonnx`` computes golden's bits."""
     return all(_reach(layer) < EXACT_SINGLE for layer in model.stack)
@@ -311,7 +278,7 @@ def _reach(layer: QuantizedLayer) -> int:
 
     def product(phase: Phase, s: Values) -> dict[str, Any]:
         return {
-            gate: store(f"a.{gate}", _Reach(largest, formats.bias_frac[gate], *layer.accumulators[gate]))
+            gate: store(f"a.{gate}", Extent(largest, formats.bias_frac[gate], *layer.accumulators[gate]))
             for gate in phase.gates
         }
 
@@ -319,7 +286,7 @@ def _reach(layer: QuantizedLayer) -> int:
         return value.to(formats.values[name])
 
     olds = {
-        name: _Reach(largest, form.frac, form.lo, form.hi)
+        name: Extent(largest, form.frac, form.lo, form.hi)
         for name, form in formats.values.items() if name in layer.cell.states
     }  # fmt: skip
     layer.cell.run(product, Values(olds, store))

@@ -6,14 +6,14 @@ and ``i g`` before it adds them, where hwrnn rounds the sum; :meth:`Imported.run
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from hwrnn.activations import NONLINEARITIES
-from hwrnn.cells import CELLS, Values
+from hwrnn.activations import NONLINEARITIES, Nonlinearity
+from hwrnn.cells import CELLS, Phase, Values
 from hwrnn.importing.dense import settled
 from hwrnn.importing.graph import Node
 from hwrnn.importing.grids import MOST_BITS, ROUNDING, Grid
@@ -48,18 +48,37 @@ class RoundedLSTM(Layer):
     def step(self, x: np.ndarray, state: dict[str, np.ndarray], record: Any = None) -> Values:
         """One time step, ``x`` (n, inputs) and states (n, units)."""
 
-        def on_grid(name: str, value: np.ndarray) -> np.ndarray:
+        def store(name: str, value: _Parts) -> _Parts:
             grid, mode = self.grids[name]
-            return grid.rounded(value, mode)
+            rounded = _Parts(*(grid.rounded(part, mode) for part in value.parts))
+            return rounded if len(rounded.parts) == 1 else _Parts(grid.rounded(rounded.whole, mode))
 
-        (phase,) = self.cell.phases
-        sums = self.product(phase, lambda name: x if name == "x" else state["h"])
-        functions: dict[str, Callable[..., Any]] = {gate: _SIGMOID.value for gate in "ifo"} | {"g": _TANH.value}
-        s = {gate: on_grid(gate, function(on_grid(f"a.{gate}", sums[gate]))) for gate, function in functions.items()}
-        s["c"] = on_grid("c", on_grid("c", s["f"] * state["c"]) + on_grid("c", s["i"] * s["g"]))
-        s["t"] = on_grid("t", _TANH.value(s["c"]))
-        s["h"] = on_grid("h", s["o"] * s["t"])
-        return Values(s)
+        def product(phase: Phase, s: Values) -> dict[str, _Parts]:
+            sums = self.product(phase, lambda name: x if name == "x" else getattr(s, name).whole)
+            return {gate: store(f"a.{gate}", _Parts(value)) for gate, value in sums.items()}
+
+        run = self.cell.run(product, Values({name: _Parts(value) for name, value in state.items()}, store))
+        return Values({name: getattr(run, name).whole for name in self.cell.states})
+
+
+class _Parts:
+    """A sum whose summands are rounded one by one before it is."""
+
+    def __init__(self, *parts: Any) -> None:
+        self.parts = parts
+
+    @property
+    def whole(self) -> Any:
+        return sum(self.parts[1:], self.parts[0])
+
+    def __add__(self, other: _Parts) -> _Parts:
+        return _Parts(*self.parts, *other.parts)
+
+    def __mul__(self, other: _Parts) -> _Parts:
+        return _Parts(self.whole * other.whole)
+
+    def apply(self, function: Nonlinearity) -> _Parts:
+        return _Parts(function.value(self.whole))
 
 
 @operator("qonnx.custom_op.general.QuantLSTMCell", "onnx.brevitas.QuantLSTMCell")
