@@ -18,7 +18,7 @@ from operator import add, mul, sub
 from typing import Any, Self
 
 from hwrnn.activations import PiecewiseLinear, Table
-from hwrnn.c_source import Unprintable
+from hwrnn.c_source import Unprintable, floor_shift
 from hwrnn.cells import Cell
 from hwrnn.fixed import Number, point_of
 from hwrnn.formats import LayerFormats
@@ -27,14 +27,9 @@ from hwrnn.trace import trace
 __all__ = ["HELPERS", "CLayer", "CNumber", "LayerPrinter", "lasting", "print_layer"]
 
 #: The two shifts, without undefined behaviour; ``T`` and ``U`` are the signed and the unsigned type.
-HELPERS = """
-static inline T lift(T value, T n) { return (T)((U)value << n); }
-#if (-3 >> 1) == -2
-static inline T floor_shift(T value, T n) { return value >> n; }
-#else
-static inline T floor_shift(T value, T n) { return value < 0 ? ~(~value >> n) : value >> n; }
-#endif
-"""
+HELPERS = f"""
+static inline T lift(T value, T n) {{ return (T)((U)value << n); }}
+{floor_shift("floor_shift", "T", "T")}"""
 
 
 @dataclass

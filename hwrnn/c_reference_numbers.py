@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from hwrnn.c_source import LONGEST, Unprintable
+from hwrnn.c_source import LONGEST, Unprintable, floor_shift
 from hwrnn.fixed import Number
 
 __all__ = ["Exact", "Tables", "Term", "Writer", "bytes_of", "c_type", "helper_text", "literal", "type_for"]
@@ -249,17 +249,6 @@ def _line(value: str, slope: int, intercept: int) -> str:
 
 
 #: What a source may need before its layers, by name.
-FLOOR = """
-/* Divided by a power of two, rounded towards minus infinity; C leaves >> of what is negative to the compiler. */
-static int{bits}_t floor_{bits}(int{bits}_t value, int n)
-{{
-#if (-3 >> 1) == -2
-    return value >> n;
-#else
-    return value < 0 ? ~(~value >> n) : value >> n;
-#endif
-}}
-"""
 PIECE = """
 /* How many of count ascending knots are at or below a value. */
 static int piece_{short}_{of}(const {short}_t *knots, int count, {of}_t value)
@@ -284,7 +273,7 @@ def helper_text(tables: Tables) -> str:
     made = []
     for name in sorted(tables.helpers):
         if name.startswith("floor_"):
-            made.append(FLOOR.format(bits=name[6:]))
+            made.append(floor_shift(name, f"int{name[6:]}_t", "int"))
         else:
             _, short, of = name.split()
             made.append(PIECE.format(short=short[:-2], of=of[:-2]))

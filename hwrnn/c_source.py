@@ -13,7 +13,9 @@ import numpy as np
 
 from hwrnn.compiler import C, native
 
-__all__ = ["LONGEST", "MOVES", "PANEL", "TANGENT", "Unprintable", "flags", "preamble", "product", "smooth"]
+__all__ = [
+    "LONGEST", "MOVES", "PANEL", "TANGENT", "Unprintable", "flags", "floor_shift", "preamble", "product", "smooth",
+]  # fmt: skip
 
 #: Rows of a matrix that one pass over its columns multiplies; matrices are packed in panels of this many rows.
 PANEL = 4
@@ -30,6 +32,21 @@ class Unprintable(Exception):
 def flags() -> tuple[str, ...]:
     """The compiler's flags: every instruction of this CPU, and IEEE arithmetic except for errno and traps."""
     return ("-std=gnu11", "-O3", "-fno-unswitch-loops", "-w", "-fno-math-errno", "-fno-trapping-math", *native(C))
+
+
+def floor_shift(name: str, kind: str, count: str) -> str:
+    """A function in C99 that shifts whole numbers of a type to the right, without undefined behaviour."""
+    return f"""
+/* Divided by a power of two, rounded towards minus infinity; C leaves >> of what is negative to the compiler. */
+static inline {kind} {name}({kind} value, {count} n)
+{{
+#if (-3 >> 1) == -2
+    return value >> n;
+#else
+    return value < 0 ? ~(~value >> n) : value >> n;
+#endif
+}}
+"""
 
 
 def preamble(number: str) -> str:
