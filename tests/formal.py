@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from amaranth.hdl import ClockDomain, Module
 
 from hwrnn.rtl.tools import Job, yosys_job
 
-__all__ = ["FormalError", "Outcome", "Proof", "missing", "prove", "smt_of"]
+__all__ = ["FormalError", "Outcome", "Proof", "missing", "prove"]
 
 MODES = ("induction", "bmc", "cover")
 SOLVER = Path(__file__).resolve().with_name("smt2.py")
@@ -116,6 +116,7 @@ def prove(
     depth: int = 1,
     mode: str = "induction",
     ports: Sequence[Any] = (),
+    seen: Mapping[str, Any] | None = None,
     top: str = "top",
     memories: str = "arrays",
     shortest: bool = True,
@@ -129,6 +130,9 @@ def prove(
             and shows that no ``depth`` (or, with ``shortest``, fewer) good steps are followed by a bad one.
         mode: one of ``MODES``.
         ports: signals of an elaboratable that are free inputs. Without it they keep their initial values.
+        seen: signals of an elaboratable that show those of submodules, by name: ``{"queue.produce": signal}``. With
+            them an assertion may speak of registers that no port shows, which most inductions need. The words of
+            a memory in ``registers`` are ``queue.storage[0]`` and so on.
         top: the top module of a text.
         memories: ``arrays`` for the solver, or ``registers``.
         shortest: whether the induction is tried with fewer steps first; False saves the tries.
@@ -151,7 +155,7 @@ def prove(
     with tempfile.TemporaryDirectory(prefix="formal") as name:
         folder, names = Path(name), {}
         try:
-            names = _smt(design, ports, top, memories, folder, left)
+            names = _smt(design, ports, seen or {}, top, memories, folder, left)
             _check_asks(folder, mode)
             if mode == "cover":
                 passed, log, trace = _smtbmc(["-c", "-t", str(depth)], folder, left)
@@ -166,18 +170,18 @@ def prove(
             return outcome("timeout")
 
 
-def smt_of(design: Any, ports: Sequence[Any] = (), top: str = "top", memories: str = "arrays") -> str:
-    """The SMT-LIB of a design."""
-    with tempfile.TemporaryDirectory(prefix="formal") as name:
-        _smt(design, ports, top, memories, Path(name), lambda: 300.0)
-        return (Path(name) / "design.smt2").read_text()
-
-
 def _smt(
-    design: Any, ports: Sequence[Any], top: str, memories: str, folder: Path, left: Callable[[], float]
+    design: Any,
+    ports: Sequence[Any],
+    seen: Mapping[str, Any],
+    top: str,
+    memories: str,
+    folder: Path,
+    left: Callable[[], float],
 ) -> dict[str, str]:
     """Write design.smt2; what the numbers in it stand for that replace the places of checks."""
     names: dict[str, str] = {}
+    shown = [(f"seen_{k}", f"dut.{name}", signal) for k, (name, signal) in enumerate(seen.items())]
     if isinstance(design, str):
         text, is_verilog = design, "endmodule" in design
     else:
@@ -186,35 +190,38 @@ def _smt(
         m.d.comb += domain.rst.eq(0)
         m.submodules.dut = design
         # The clock has to be a port: one that stands still is a constant, and everything behind it too.
-        text = _named(rtlil.convert(m, name="top", ports=[domain.clk, *ports]), names)
+        inputs = [domain.clk, *ports, *((port, signal, None) for port, _, signal in shown)]
+        text = _named(rtlil.convert(m, name="top", ports=inputs), names)
         top, is_verilog = "top", False
     source = "design.sv" if is_verilog else "design.il"
     (folder / source).write_text(text)
-    (folder / "design.ys").write_text(
-        "\n".join(
-            [
-                f"read_verilog -formal -sv {source}" if is_verilog else f"read_rtlil {source}",
-                f"hierarchy -check -top {top}",
-                # A case table as a memory has contents that an induction knows nothing of.
-                "proc -norom",
-                "flatten",
-                "opt_expr -keepdc",
-                "opt_clean",
-                "memory_collect",
-                "memory_nordff",
-                "memory_map" if memories == "registers" else "memory_map -rom-only",
-                "async2sync",
-                "chformal -lower",
-                "opt -fast -keepdc",
-                "dffunmap",
-                "setundef -undriven -anyseq",
-                "opt_clean",
-                "check -assert",
-                "write_smt2 -wires design.smt2",
-            ]
-        )
-        + "\n"
-    )
+    script = [
+        f"read_verilog -formal -sv {source}" if is_verilog else f"read_rtlil {source}",
+        f"hierarchy -check -top {top}",
+        # A case table as a memory has contents that an induction knows nothing of.
+        "proc -norom",
+        "flatten",
+        "memory_collect",
+        "memory_nordff",
+        "memory_map" if memories == "registers" else "memory_map -rom-only",
+    ]
+    for port, name, _ in shown:
+        pattern = re.sub(r"[\[\]]", "?", name)
+        script += [f"select -assert-any {top}/w:{pattern}", f"delete -input {top}/w:{port}"]
+        script += [f"cd {top}", f"connect -nounset -set {port} {name}", "cd .."]
+    script += [
+        "opt_expr -keepdc",
+        "opt_clean",
+        "async2sync",
+        "chformal -lower",
+        "opt -fast -keepdc",
+        "dffunmap",
+        "setundef -undriven -anyseq",
+        "opt_clean",
+        "check -assert",
+        "write_smt2 -wires design.smt2",
+    ]
+    (folder / "design.ys").write_text("\n".join(script) + "\n")
     _run(yosys_job("design.ys", "yosys.log", "design.smt2"), folder, left())
     return names
 

@@ -12,6 +12,9 @@ from amaranth.lib.wiring import Component
 from formal import FormalError, Proof, missing, prove
 from smt2 import Solver, statements, terms
 
+from hwrnn.fixed import Format
+from hwrnn.rtl.ports import OutputBuffer
+
 pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
 
 
@@ -131,6 +134,37 @@ def test_a_case_table_keeps_its_contents_in_the_induction():
     wrong = prove(TableOfSquares(fault=True), depth=2)
     assert wrong.status == "refuted" and wrong.trace["dut.x"][-2] == 19
     assert wrong.failed[0].startswith("test_formal.py:")
+
+
+class Queued(Component):
+    """A queue of the house whose registers an assertion speaks of."""
+
+    _MustUse__silence = True
+
+    def __init__(self):
+        self.level = Signal(2)
+        self.word = Signal(5)
+        super().__init__({})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.buffer = buffer = OutputBuffer(Format(4, 2), 4)
+        m.d.comb += [
+            *(buffer.write.eq(AnySeq(1)), buffer.o.ready.eq(AnySeq(1)), buffer.payload.as_value().eq(AnySeq(5))),
+            *(Assert(self.level <= 3, "the level"), Assert(self.word != 11, "the word")),
+        ]
+        return m
+
+
+def test_an_assertion_may_speak_of_a_submodule_s_registers():
+    design = Queued()
+    seen = {"buffer.queue.inner_level": design.level, "buffer.queue.storage[1]": design.word}
+    found = prove(design, mode="bmc", depth=8, memories="registers", seen=seen)
+    assert found.failed == ("the word",) and found.trace["dut.buffer.queue.storage<1>"][-1] == 11
+    with pytest.raises(FormalError, match=r"selection is empty: top/w:dut.buffer.queue.storage\?3\?"):
+        prove(design, seen={"buffer.queue.storage[3]": design.word}, memories="registers")
+    with pytest.raises(FormalError, match="ERROR"):
+        prove(design, seen={"buffer.queue.inner_level": design.word}, memories="registers")
 
 
 VERILOG = """
