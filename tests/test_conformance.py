@@ -205,9 +205,9 @@ PLANTED = {
     "biases ignored": ("RNN", {}, (recurrent, "_layer", no_parameters(4))),
     "peepholes ignored": ("LSTM", {"peepholes": True}, (recurrent, "_layer", no_parameters(5))),
     "clip ignored": ("GRU", {"clip": 0.4}, (recurrent, "_clipped", lambda node, function, bound: function)),
-    "lengths ignored": ("GRU", {}, (recurrent, "_lengths", lambda node, *given: node.optional(4) and None)),
+    "lengths ignored": ("GRU", {}, (recurrent, "lengths_of", lambda node, *given: node.optional(4) and None)),
     "initial states ignored": ("LSTM", {"initial_h": "constant"}, (
-        recurrent, "_initial", lambda node, net, k, *given: node.optional(k) and None)),
+        recurrent, "initial_of", lambda node, net, k, *given: node.optional(k) and None)),
     "direction ignored": ("RNN", {"direction": "reverse"}, (
         recurrent, "_DIRECTIONS", recurrent._DIRECTIONS | {"reverse": (False,)})),
     "directions exchanged": ("LSTM", {"direction": "bidirectional"}, (

@@ -18,8 +18,8 @@ from hwrnn.importing.dense import settled
 from hwrnn.importing.graph import Node
 from hwrnn.importing.grids import MOST_BITS, ROUNDING, Grid
 from hwrnn.importing.layouts import constant
+from hwrnn.importing.operands import operand_of
 from hwrnn.importing.operators import Interpreter, operator
-from hwrnn.importing.recurrent import operand_of
 from hwrnn.importing.values import Pass, Steps, Value, View, canonical
 from hwrnn.model import Layer
 

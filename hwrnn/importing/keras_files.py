@@ -8,13 +8,10 @@ network, in its safe mode, which refuses code. Nothing is unpickled.
 from __future__ import annotations
 
 import importlib.util
-import io
-import json
 import os
 import sys
 import warnings
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,25 +23,10 @@ from hwrnn.cells import cell_named
 from hwrnn.errors import UsageError, require
 from hwrnn.importing.chains import Chain, agreeing, dense_of, layer_of, softmax
 from hwrnn.importing.functions import bounded, function_named
+from hwrnn.importing.keras_archives import LAYERS, PASSED, RECURRENT, check_archive, unknown
 from hwrnn.model import Layer, Model
 
 __all__ = ["from_keras"]
-
-_LARGEST = 1 << 31  # bytes that an archive may unpack to
-_DESCRIPTION = 1 << 24  # bytes of a description
-
-_PASSED = {"Dropout", "SpatialDropout1D", "GaussianNoise", "GaussianDropout", "AlphaDropout", "ActivityRegularization",
-           "InputLayer", "Identity"}  # fmt: skip
-_RECURRENT = {"SimpleRNN", "GRU", "LSTM"}
-_LAYERS = {*_PASSED, *_RECURRENT, "Bidirectional", "TimeDistributed", "Dense", "Activation", "ReLU", "LeakyReLU", "ELU",
-           "Softmax", "BatchNormalization", "Normalization", "Rescaling", "Masking"}  # fmt: skip
-_MODELS = {"Sequential", "Functional", "Model"}
-#: The modules that a description may name, and what of them (None: whatever they have).
-_MODULES: dict[str | None, set[str] | None] = {
-    None: {"__keras_tensor__", "__tuple__", "__numpy__"}, "keras": {*_MODELS, "DTypePolicy"},
-    "keras.models": _MODELS, "keras.dtype_policies": {"DTypePolicy"}, "keras.layers": None,
-    "keras.initializers": None, "keras.regularizers": None, "keras.constraints": None,
-}  # fmt: skip
 
 #: Keras' names of functions to hwrnn's; its hard sigmoid is x/6 + 1/2 since version 3.
 _FUNCTIONS = {
@@ -95,7 +77,7 @@ def _loaded(path: Path) -> Any:
     except OSError as error:
         raise UsageError(f"File {str(path)!r} must be readable, but is not: {error.strerror}") from error
     keras = _keras()
-    _check_archive(data, path.name)
+    check_archive(data, path.name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -105,94 +87,7 @@ def _loaded(path: Path) -> Any:
         raise UsageError(f"File {path.name!r} must be one that Keras {keras.__version__} reads: {reason}") from error
 
 
-def _check_archive(data: bytes, name: str) -> None:
-    """Refuse an archive that holds anything but a network of Keras' own parts.
-
-    Raises:
-        UsageError: another file, a description of foreign objects or unknown layers, or weights that lie elsewhere.
-    """
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if sum(info.file_size for info in archive.infolist()) > _LARGEST:
-                raise UsageError(f"File {name!r} must unpack to at most 2 GiB")
-            names = archive.namelist()
-            if "config.json" not in names or "model.weights.h5" not in names:
-                raise UsageError(f"File {name!r} must hold config.json and model.weights.h5, as Keras 3 writes them")
-            if archive.getinfo("config.json").file_size > _DESCRIPTION:
-                raise UsageError(f"File {name!r} must have a description of at most 16 MiB")
-            description = json.loads(archive.read("config.json"))
-            made_by = json.loads(archive.read("metadata.json")) if "metadata.json" in names else {}
-            weights = archive.read("model.weights.h5")
-    except UsageError:
-        raise
-    except Exception as error:  # zipfile and json raise a dozen kinds of them for damaged files
-        raise UsageError(f"File {name!r} must be a .keras file, a zip archive that Keras wrote") from error
-    version = str(made_by.get("keras_version", "")) if isinstance(made_by, dict) else ""
-    if isinstance(description, dict):
-        description.pop("compile_config", None)  # Keras is told not to compile
-    for what in _objects(description):
-        _check_object(what, name, version)
-    _check_weights(weights, name)
-
-
-def _objects(what: Any) -> Iterator[Mapping[str, Any]]:
-    """Everything in a description that names a class, at any depth."""
-    pending = [what]
-    while pending:
-        found = pending.pop()
-        if isinstance(found, dict):
-            if "class_name" in found or "module" in found or "registered_name" in found:
-                yield found
-            pending += found.values()
-        elif isinstance(found, list):
-            pending += found
-
-
-def _check_object(what: Mapping[str, Any], name: str, version: str) -> None:
-    module, kind = what.get("module"), what.get("class_name")
-    if not isinstance(module, str | None) or module not in _MODULES or kind not in (_MODULES[module] or (kind,)):
-        found = f"{str(kind)[:80]!r} of {str(module)[:80]!r}"
-        raise UsageError(f"File {name!r} must hold objects of Keras only, not {found}")
-    if what.get("registered_name") not in (None, kind, *(_MODELS if kind in _MODELS else ())):
-        raise UsageError(f"File {name!r} must hold no registered objects, not {str(what['registered_name'])[:80]!r}")
-    config = what["config"] if isinstance(what.get("config"), dict) else {}
-    if module == "keras.layers" and kind not in _LAYERS:
-        raise _unknown(str(kind)[:80], str(config.get("name"))[:80])
-    if version.startswith("2.") and "hard_sigmoid" in map(str, config.values()):
-        raise UsageError(
-            f"File {name!r} must not have a hard_sigmoid of Keras {version[:20]}, which was x/5 + 1/2 and is x/6 + 1/2"
-            " since Keras 3: write the file with Keras 3"
-        )
-
-
-def _check_weights(data: bytes, name: str) -> None:
-    """Refuse weights that point outside their file."""
-    h5py = require("h5py", "keras")
-    try:
-        with h5py.File(io.BytesIO(data), "r") as file:
-            groups = [file]
-            while groups:
-                group = groups.pop()
-                for key in group:
-                    if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-                        raise UsageError(f"File {name!r} must hold its weights itself, not link to {key!r}")
-                    found = group[key]
-                    if isinstance(found, h5py.Group):
-                        groups.append(found)
-                    elif found.external or found.is_virtual:
-                        raise UsageError(f"File {name!r} must hold its weights itself, not {key!r} elsewhere")
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        if isinstance(error, UsageError):
-            raise
-        raise UsageError(f"File {name!r} must hold weights in HDF5") from error
-
-
 # -- networks ----------------------------------------------------------------------------------------------------------
-def _unknown(kind: str, name: str) -> UsageError:
-    known = ", ".join(sorted(_LAYERS - _PASSED))
-    return UsageError(f"Layer {name!r} must be of a kind that hwrnn understands ({known}), not {kind}")
-
-
 class _Reader:
     """Reads the layers of a network in their order.
 
@@ -237,17 +132,17 @@ class _Reader:
 
     def layer(self, layer: Any) -> None:
         kind = type(layer).__name__
-        if not type(layer).__module__.startswith("keras.") or kind not in _LAYERS:
-            raise _unknown(kind, layer.name)
+        if not type(layer).__module__.startswith("keras.") or kind not in LAYERS:
+            raise unknown(kind, layer.name)
         if getattr(layer, "quantization_mode", None) is not None:
             raise _Fault("have float weights, not quantized ones")
-        if kind in _RECURRENT:
+        if kind in RECURRENT:
             self.recurrent(kind, layer)
         elif kind == "Bidirectional":
             self.bidirectional(layer)
         elif kind == "TimeDistributed":
-            if type(layer.layer).__name__ not in _LAYERS - _RECURRENT - {"Bidirectional", "TimeDistributed", "Masking"}:
-                raise _unknown(type(layer.layer).__name__, layer.layer.name)
+            if type(layer.layer).__name__ not in LAYERS - RECURRENT - {"Bidirectional", "TimeDistributed", "Masking"}:
+                raise unknown(type(layer.layer).__name__, layer.layer.name)
             self.layer(layer.layer)
         elif kind == "Dense":
             weight = _numbers(layer.kernel).T
@@ -266,7 +161,7 @@ class _Reader:
                 raise _Fault("be the first layer")
             self.mask = float(layer.mask_value)
             self.notes.append(f"its Masking layer ({self.mask:g}) is left out: give a model the lengths of sequences")
-        elif kind not in _PASSED:
+        elif kind not in PASSED:
             self.chain.affine(*_scale_and_offset(kind, layer))
 
     def activation(self, function: Callable[..., Any]) -> None:
@@ -296,8 +191,8 @@ class _Reader:
         parts = []
         for own, backwards in ((layer.forward_layer, False), (layer.backward_layer, True)):
             kind = type(own).__name__
-            if kind not in _RECURRENT:
-                raise _unknown(kind, own.name)
+            if kind not in RECURRENT:
+                raise unknown(kind, own.name)
             if bool(own.go_backwards) != backwards:
                 raise _Fault("have a forward layer that goes forwards and a backward layer that goes backwards")
             self.may_run(own)

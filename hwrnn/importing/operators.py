@@ -41,7 +41,9 @@ __all__ = ["HANDLERS", "OPERATORS", "Bound", "Interpreter", "Learnt", "operator"
 Handler = Callable[[Node, "Interpreter"], Sequence[Value | None]]
 OPERATORS: dict[str, Handler] = {}
 #: The modules whose handlers are entered before the first graph is interpreted.
-HANDLERS = ["layouts", "parts", "joins", "constants", "dense", "host", "recurrent", "quantizers", "brevitas"]
+HANDLERS = [
+    "layouts", "parts", "joins", "constants", "dense", "pointwise", "host", "recurrent", "quantizers", "brevitas",
+]  # fmt: skip
 _MOST_ELEMENTS = 1 << 22  # and eight times the file's bytes
 _MOST_ROLES = 64
 _MOST_VISITS = 300_000  # a network of most nodes, three times
