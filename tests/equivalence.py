@@ -75,12 +75,18 @@ write_aiger -zinit -symbols product.aig
 
 #: In order: a name, ABC's command, and the share of the time that it may take.
 METHODS = (
-    ("simulation", "sim3 -F 300 -W 4 -R 2 -T {seconds}", 0.1),
+    ("simulation", "sim3 -F 1000 -W 8 -R 1 -T {seconds}", 0.1),
     ("correspondence", "scorr; dc2; scorr -F 2", 0.5),
     ("unrolling", "bmc3 -T {seconds}", 0.25),
     ("invariant", "pdr -T {seconds}", 1),
 )
 REDUCING = ("correspondence",)
+
+#: A port of a stream that says no for long: random inputs alone fill no queue. Any sequence is still possible.
+REST = (
+    "  reg resting_{name} = 1'b0;",
+    "  always @(posedge {clock}) resting_{name} <= resting_{name} ? |rest_{name} : ~|rest_{name}[4:0];",
+)
 
 
 class Undecidable(Exception):
@@ -276,13 +282,17 @@ def product(ports: Sequence[Port], starts: tuple[Sequence[str], Sequence[str]], 
             body.append(f"  (* keep *) wire {port.name} = {'running' if level == 0 else '~running'};")
         elif port.input:
             free.append(f"input {span} free_{port.name}")
+            if port.name in flows or port.name in (ready for ready, _ in flows.values()):
+                free.append(f"input [5:0] rest_{port.name}")
+                body += [line.format(name=port.name, clock=clock) for line in REST]
             if not any(port.name in (valid, *flow[1]) for valid, flow in offered.items()):
-                body.append(f"  (* keep *) wire {span} {port.name} = free_{port.name};")
+                rests = f" & ~resting_{port.name}" if f"input [5:0] rest_{port.name}" in free else ""
+                body.append(f"  (* keep *) wire {span} {port.name} = free_{port.name}{rests};")
         else:
             body.append(f"  (* keep *) wire {span} gold_{port.name}, gate_{port.name};")
     for valid, (ready, carried) in offered.items():
         body.append(f"  reg kept_{valid} = 1'b0;")
-        body.append(f"  (* keep *) wire {valid} = {calm} & (kept_{valid} | free_{valid});")
+        body.append(f"  (* keep *) wire {valid} = {calm} & (kept_{valid} | free_{valid} & ~resting_{valid});")
         body.append(f"  always @(posedge {clock}) kept_{valid} <= {valid} & ~gold_{ready};")
         for name in carried:
             bits = next(p.bits for p in ports if p.name == name)
