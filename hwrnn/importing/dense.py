@@ -319,11 +319,12 @@ def _batch_normalization(node: Node, net: Interpreter) -> Sequence[Value]:
         raise node.refused("have training_mode 0: export the network for inference")
     if len(view.axes) < 2:
         raise node.refused("have features along axis 1")
-    factor = scale / np.sqrt(variance + float(epsilon or 0))
-    shape = [len(factor) if factor.ndim == 1 else 1] + [1] * (len(view.axes) - 2)
-    fit = all(a.ndim == 1 and a.shape == factor.shape for a in (scale, shift, mean, variance))
+    fit = all(a.ndim == 1 and a.shape == scale.shape for a in (scale, shift, mean, variance))
+    with np.errstate(all="ignore"):
+        factor = scale / np.sqrt(variance + float(epsilon or 0)) if fit else scale
     if not fit or not np.isfinite(factor).all():
         raise node.refused("have finite vectors of one length, and a variance above 0")
+    shape = [len(factor)] + [1] * (len(view.axes) - 2)
     net.learn([(view.axes[1], FEATURES, len(factor))])
     columns_axis(node, net, view, 1, "normalise it")
     if view.shape[1] != len(factor):

@@ -1,0 +1,131 @@
+"""Every operator that an import understands tells what it cannot: a network of one odd node for each sentence."""
+
+import re
+
+import numpy as np
+import pytest
+from foreign import FRONT, ONE, matrix, write
+from onnx import helper
+
+import hwrnn
+from hwrnn.errors import UsageError
+from hwrnn.importing.graph import Node
+
+GRU = FRONT + "Y, Yh = GRU<hidden_size=5>(s, W, R, B) "
+CONSTANTS = {
+    **{f"i{k}": np.array([k]) for k in (0, 1, 2, 3, 5, 7)}, "s0": np.array(0), "s1": np.array(1), "s9": np.array(9),
+    "half": np.float32(0.5), "pair": np.array([0, 0]), "third": matrix(3), "five": matrix(5), "cube": matrix(2, 5, 5),
+    "tall": matrix(7, 2), "wide": matrix(5, 2), "flat": matrix(2, 3), "m9": np.array([-9]), "zeros": np.zeros(3),
+    "whole": np.array([1, 2, 3]), "noth": np.array([0, 0, 0]), "big": np.array(1 << 40), "no": np.array([False, True]),
+    "minus": np.array([-3, 5]), "deep": np.ones(20, np.int64),
+    "wish": np.array([5, 9]), "wish2": np.array([-1, -1]), "wish7": np.array([-1, 7]), "low": np.float32(2),
+    "high": np.float32(1), "twice": np.array([1, 1, 1, 2]), "zone": np.array([1, 1, 1, 0]),
+    "neg": -np.ones(5, np.float32), "empty": np.zeros(0, np.int64), "three": np.ones(3, np.float32), "half2": np.array([2, 2]),
+}  # fmt: skip
+
+#: Nodes behind a GRU (Y: steps, 1, sequences, 5) and the sentence of the one that is odd; ``y`` is the output.
+SENTENCES = {
+    # -- axes
+    "y = Gather<axis=4>(Y, i0)": r"\(Gather\) must have an axis between -4 and 3, not 4",
+    "y = Transpose<perm=[0,1,1,2]>(Y)": r"\(Transpose\) must have a perm of its 4 axes, not \[0, 1, 1, 2\]",
+    "n = Shape(x) a = Gather(n, i0) y = Unsqueeze(Y, a)": r"\(Unsqueeze\) must have known axes",
+    "y = Unsqueeze(Y, pair)": r"\(Unsqueeze\) must have different axes, at most 16 in all, not \[0, 0\]",
+    "q = Squeeze(wide, i0) y = Add(Y, q)": r"must drop axes of size 1 only, not \[0\] of the shape \(5, 2\)",
+    "y = Squeeze(Y)": "must name the axes that it drops, because some sizes are open",
+    "y = Squeeze(Y, i3)": "must drop axes of size 1 only, not axis 3 of size 5",
+    "y = Flatten<axis=5>(Y)": r"\(Flatten\) must have an axis between -4 and 4, not 5",
+    "y = Reshape(Y, deep)": "must have a shape of at most 16 axes",
+    "y = Reshape(Y, minus)": r"\(Reshape\) must have a shape of positive sizes, not \[-3, 5\]",
+    "y = Reshape(Y, wish2)": r"\(Reshape\) must have at most one size -1 in its shape",
+    "q = Reshape(wide, wish7) y = Add(Y, q)": r"must have a shape that its 10 elements fill, not \[-1, 7\]",
+    "q = Reshape(wide, wish) y = Add(Y, q)": r"must have a shape that its 10 elements fill, not \[5, 9\]",
+    "y = Reshape(Yh, wish)": r"must have a shape of as many elements as \[1, 5, 5\], not \[5, 9\]",
+    # -- parts
+    "y = Slice(Y, pair, half2, pair)": r"\(Slice\) must name different axes, not \[0, 0\]",
+    "y = Slice(Y, pair, half2, i3)": "must have as many starts, ends, axes and steps, and steps that are not 0",
+    "y = Slice(Y, i5, i7, i3)": "must leave something of axis 3, which has size 5",
+    "y = Gather<axis=3>(Y, i7)": "must have indices between -5 and 4, not 7 to 7",
+    "y = Gather<axis=3>(Y, empty)": r"\(Gather\) must have at least one index",
+    "y = Gather<axis=3>(Y, half)": r"must have whole numbers as indices, not float32|Type Error",
+    "y, z = Split<axis=3>(Y, half2)": r"\(Split\) must split its 5 elements into 2 parts, not \[2, 2\]",
+    "y, z = Split<axis=3>(Y)": r"\(Split\) must split its 5 elements into 2 equal parts or say which",
+    "y = GatherElements<axis=0>(Y, cube)": "must take the step at an input's lengths minus 1, the same for every f",
+    "y = GatherND(Y, i0)": "must take the step at an input's lengths minus 1, with batch_dims 1",
+    "y = ReverseSequence<time_axis=2, batch_axis=3>(Y, i0)": "turn a computed value whose first axes are time and|time",
+    # -- joins
+    "y = Concat<axis=0>(Y, wide)": r"\(Concat\) must join values of equally many axes",
+    "q = Concat<axis=0>(wide, flat) y = Add(Y, q)": "must join values of equal shapes apart from the axis",
+    "y = Expand(Y, zone)": r"\(Expand\) must have a shape of positive sizes, not \[1, 1, 1, 0\]",
+    "y = Expand(Y, twice)": r"\(Expand\) must have a shape that .* can be repeated to, not \[1, 1, 1, 2\]",
+    "y = Tile(Y, i1)": r"\(Tile\) must have 4 positive repeats",
+    "y = Tile(Y, twice)": r"\(Tile\) must repeat axes of size 1 only",
+    # -- constants
+    "c = Constant<value_string=\"a\">() y = Add(Y, c)": r"\(Constant\) must hold a tensor or numbers",
+    "r = Range(s0, s9, s0) q = Cast<to=1>(r) y = Add(Y, q)": r"must have three numbers, the last of them not 0",
+    "r = Range(s0, big, s1) q = Cast<to=1>(r) y = Add(Y, q)": r"\(Range\) must give at most 1048576 numbers",
+    "q = Add(third, five) y = Add(Y, q)": "must have values of shapes that fit each other, not",
+    "q = Div(whole, noth) c = Cast<to=1>(q) y = Add(Y, c)": r"\(Div\) must not divide by 0",
+    "q = ReduceProd(wide) y = Add(Y, q)": r"\(ReduceProd\) must multiply the elements of one constant vector",
+    "n = Shape(x) q = Cast<to=1>(n) y = Add(Y, q)": "must keep open sizes whole, not turn them into float32",
+    "y = Cast<to=7>(Y)": "must not cut computed numbers to int64",
+    "y = Cast<to=8>(Y)": "must turn numbers into float or whole ones, not into",
+    "e = Equal(Y, Y) y = Cast<to=1>(e)": r"\(Equal\) must compare constants: hwrnn has no layer that compares comput",
+    "y = Where(no, Y, Y)": "must choose between constants: hwrnn has no layer that chooses between computed values",
+    "y = ConstantOfShape(m9)": "must have one value and a shape of sizes that are not negative",
+    "q = Reciprocal(zeros) c = Cast<to=1>(q) y = Add(Y, c)": r"\(Reciprocal\) must give finite numbers",
+    # -- products and arithmetic
+    "y = MatMul(Y, tall)": "must have a matrix of 5 rows, as the value has elements, not 7",
+    "q = MatMul(wide, tall) y = Add(Y, q)": "must have constant matrices that fit each other",
+    "y = MatMul(wide, Y)": "must have the computed value first and the constant matrix second",
+    "y = MatMul(Y, cube)": r"\(MatMul\) must have a matrix of two axes, not 3",
+    "q = Squeeze(Yh, i0) y = Gemm(q, cube)": r"\(Gemm\) must have a matrix of two axes, not 3",
+    "q = Gemm(wide, tall) y = Add(Y, q)": r"\(Gemm\) must have matrices that fit each other",
+    "q = Squeeze(Yh, i0) y = Gemm<transA=1>(q, wide)": r"\(Gemm\) must have transA 0 for a computed value",
+    "y = Gemm(Y, wide)": r"\(Gemm\) must have a computed value of two axes, not 4",
+    "y = Div(five, Y)": "must have a constant among its values: hwrnn has no layer that does it with two",
+    "y = Div(Y, noth5)": r"\(Div\) must divide floats by numbers that are not 0",
+    "y = Add(Y, third)": "must compute with values that fit each other, not .* and .* along axis 3",
+    "q = Squeeze(Yh, i0) y = BatchNormalization(q, five, five, five, neg)": (
+        "must have finite vectors of one length, and a variance above 0"),
+    "q = Squeeze(Yh, i0) y = BatchNormalization(q, three, three, three, three)": (
+        "must have vectors of 5 elements, as the value has features, not 3"),
+    "y = ReduceMean(Y)": r"\(ReduceMean\) must reduce one axis, not 4",
+    # -- functions
+    "y = Clip(Y, low, high)": r"\(Clip\) must have a lower bound below the upper one, not 2.0 and 1.0",
+}  # fmt: skip
+CONSTANTS["noth5"] = np.zeros(5, np.float32)
+#: What a file's checker already tells, once more where a node is read: its attributes, and what is asked of them.
+ATTRIBUTES = {
+    "have a whole number as attribute 'axis'": ("Gather", {"axis": "a"}, lambda node: node.integer("axis")),
+    "have the attribute 'axis'": ("Concat", {}, lambda node: node.integer("axis")),
+    "have a number as attribute 'alpha'": ("Elu", {"alpha": 1}, lambda node: node.real("alpha")),
+    "have a finite number as attribute 'alpha', not inf": (
+        "Elu", {"alpha": float("inf")}, lambda node: node.real("alpha")),
+    "have finite numbers as attribute 'offset'": (
+        "Scaler", {"offset": [1.0, float("nan")]}, lambda node: node.reals("offset")),
+    "have input 0": ("Relu", {}, lambda node: node.value(0)),
+    "have keepdims 0 or 1, not 2": ("ReduceMean", {"keepdims": 2}, lambda node: node.flag("keepdims")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sentence", ATTRIBUTES)
+def test_what_is_asked_of_a_node(sentence):
+    kind, attributes, asked = ATTRIBUTES[sentence]
+    node = Node(helper.make_node(kind, [], ["y"], name="n", **attributes), 17, [])
+    with pytest.raises(UsageError, match=re.escape(f"Node 'n' ({kind}) must {sentence}")):
+        asked(node)
+
+
+def test_an_attribute_stands_once():
+    proto = helper.make_node("Elu", ["x"], ["y"], name="n", alpha=1.0)
+    proto.attribute.append(proto.attribute[0])
+    with pytest.raises(UsageError, match="must name attribute 'alpha' once"):
+        Node(proto, 17, [None])
+
+
+@pytest.mark.parametrize("text", SENTENCES)
+def test_what_a_node_cannot_is_told(text, tmp_path):
+    constants = {k: v for k, v in {**ONE, **CONSTANTS}.items() if re.search(rf"\b{k}\b", GRU + text)}
+    path = write(tmp_path / "n.onnx", GRU + text, constants, ends="(float[N,T,3] x) => (float y)")
+    with pytest.raises(UsageError, match=SENTENCES[text]):
+        hwrnn.import_onnx(path)
