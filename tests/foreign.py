@@ -26,7 +26,8 @@ def matrix(*shape, seed=1):
 
 def write(path, text, constants, opset=17, producer="", ends="(float[N,T,3] x) => (float[N,T,5] y)"):
     """A network in ONNX's textual form, with constants as initializers."""
-    head = f'<ir_version: 8, opset_import: ["": {opset}, "ai.onnx.ml": 3, "other": 1], producer_name: "{producer}">'
+    domains = '"ai.onnx.ml": 3, "other": 1, "qonnx.custom_op.general": 1'
+    head = f'<ir_version: 8, opset_import: ["": {opset}, {domains}], producer_name: "{producer}">'
     proto = parser.parse_model(f"{head} net {ends} {{ {text} }}")
     for name, array in constants.items():
         proto.graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))

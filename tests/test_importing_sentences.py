@@ -20,7 +20,12 @@ CONSTANTS = {
     "minus": np.array([-3, 5]), "deep": np.ones(20, np.int64),
     "wish": np.array([5, 9]), "wish2": np.array([-1, -1]), "wish7": np.array([-1, 7]), "low": np.float32(2),
     "high": np.float32(1), "twice": np.array([1, 1, 1, 2]), "zone": np.array([1, 1, 1, 0]),
-    "neg": -np.ones(5, np.float32), "empty": np.zeros(0, np.int64), "three": np.ones(3, np.float32), "half2": np.array([2, 2]),
+    "neg": -np.ones(5, np.float32), "empty": np.zeros(0, np.int64), "three": np.ones(3, np.float32),
+    "half2": np.array([2, 2]), "u8": np.array(3, np.uint8), "eight": np.float32(8),
+    "one_": np.float32(1), "z_": np.float32(0),
+    "halves": np.array([0.5, 0.5], np.float32), "f8": np.ones(5, np.float32),
+    "words": np.array([3, 1, 2]), "bits": np.float32(2.5), "third_": np.float32(0.3),
+    "u8w": np.zeros((5, 5), np.uint8), "fives": np.full(5, 0.5, np.float32),
 }  # fmt: skip
 
 #: Nodes behind a GRU (Y: steps, 1, sequences, 5) and the sentence of the one that is odd; ``y`` is the output.
@@ -93,6 +98,33 @@ SENTENCES = {
     # -- functions
     "y = Clip(Y, low, high)": r"\(Clip\) must have a lower bound below the upper one, not 2.0 and 1.0",
 }  # fmt: skip
+QUANT = "qonnx.custom_op.general.Quant"
+SENTENCES |= {
+    "y = QuantizeLinear(Y, halves, u8)": "must have a scale and a zero point of one shape, of one axis at most|scales",
+    "y = QuantizeLinear(Y, cube, u8)": "must have a scale and a zero point of one shape, of one axis at most",
+    "q = QuantizeLinear(Y, z_, u8) y = DequantizeLinear(q, half, u8)": r"\(QuantizeLinear\) must have scales above 0",
+    "q = QuantizeLinear<axis=3>(Y, fives) y = DequantizeLinear(q, half, u8)": (
+        "must have one scale and one zero point for a computed value"),
+    "q = QuantizeLinear<axis=3>(Y, halves) y = DequantizeLinear(q, half, u8)": "have 5 scales along axis 3, not 2",
+    "q = DequantizeLinear(five, half) y = Add(Y, q)": r"\(DequantizeLinear\) must read integers",
+    "q = QuantizeLinear(Y, half, u8) y = DequantizeLinear<axis=3>(q, fives)": "must have one scale and one zero point",
+    f"y = {QUANT}<rounding_mode=\"TULIP\">(Y, half, z_, eight)": "must have a rounding mode of ROUND, .*, not 'TULIP'",
+    f"y = {QUANT}(Y, half, z_, bits)": "must have one whole number of bits, of 1 to",
+    f"y = {QUANT}(Y, half, z_, one_)": "must have more than 1 bit where it is signed: BipolarQuant has one",
+    f"y = {QUANT}(Y, half, third_, eight)": "must have whole zero points, one or as many as scales",
+    f"y = {QUANT}(Y, fives, z_, eight)": "must have one scale and one zero point for a computed value",
+    f"q = {QUANT}(words, half, z_, eight) y = Add(Y, q)": r"\(qonnx.custom_op.general.Quant\) must read floats",
+}
+#: The same in other operator sets: nodes -> the set and the sentence.
+OTHERS = {
+    "y = BatchNormalization<spatial=0>(Y, f8, f8, f8, f8)": (8, r"\(BatchNormalization\) must have spatial 1"),
+    "y = Unsqueeze(Y)": (11, "Required attribute 'axes' is missing|must have axes"),
+    "q = DequantizeLinear<block_size=2>(u8w, fives) y = Add(Y, q)": (
+        21, "must have one scale for a tensor or for each place of an axis, not for blocks"),
+    "y = DequantizeLinear<output_dtype=10>(u8w, half)": (23, r"\(DequantizeLinear\) must give float32"),
+    "q = QuantizeLinear<output_dtype=17>(Y, half) y = Cast<to=1>(q)": (21, "must give integers of 4, 8 or 16 bits"),
+    "y, z = Split<num_outputs=3, axis=3>(Y)": (18, "must have as many outputs as num_outputs says, not 2"),
+}
 CONSTANTS["noth5"] = np.zeros(5, np.float32)
 #: What a file's checker already tells, once more where a node is read: its attributes, and what is asked of them.
 ATTRIBUTES = {
@@ -106,6 +138,15 @@ ATTRIBUTES = {
     "have input 0": ("Relu", {}, lambda node: node.value(0)),
     "have keepdims 0 or 1, not 2": ("ReduceMean", {"keepdims": 2}, lambda node: node.flag("keepdims")),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", OTHERS)
+def test_what_a_node_of_another_operator_set_cannot_is_told(text, tmp_path):
+    opset, sentence = OTHERS[text]
+    constants = {k: v for k, v in {**ONE, **CONSTANTS}.items() if re.search(rf"\b{k}\b", GRU + text)}
+    path = write(tmp_path / "n.onnx", GRU + text, constants, opset, ends="(float[N,T,3] x) => (float y)")
+    with pytest.raises(UsageError, match=sentence):
+        hwrnn.import_onnx(path)
 
 
 @pytest.mark.parametrize("sentence", ATTRIBUTES)
