@@ -63,7 +63,7 @@ class Recorder:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.file = (folder / f"{os.getpid()}.jsonl").open("a", encoding="utf-8")
+        self.file = folder / f"{os.getpid()}.jsonl"
         self.seen: set[tuple[str, str, str]] = set()
 
     def write(self, place: str, text: str) -> None:
@@ -71,8 +71,8 @@ class Recorder:
         test = os.environ.get("PYTEST_CURRENT_TEST", "").partition("::")[0]
         if (place, text, test) not in self.seen:
             self.seen.add((place, text, test))
-            self.file.write(json.dumps({"site": place, "text": text, "test": test}) + "\n")
-            self.file.flush()
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"site": place, "text": text, "test": test}) + "\n")
 
     def made(self, error: BaseException) -> None:
         """An exception of the package's own class, while it is made."""
