@@ -52,7 +52,8 @@ class FrameReceiver(Part):
         m = Module()
         m.submodules.crc = crc = CRC16_IBM_3740(data_width=8).create()
         m.submodules.payload = payload = Memory(shape=8, depth=CAPACITY, init=[])
-        read, write = payload.read_port(), payload.write_port()
+        read = payload.read_port()
+        write = payload.write_port()
         at = Signal(range(CAPACITY))
         left = Signal(range(CAPACITY + 1))
         place = Signal(range(max(self.unit, 2)))  # of a byte within its element
@@ -138,7 +139,9 @@ class FrameSender(Part):
         """Header, payload, checksum."""
         m = Module()
         m.submodules.crc = crc = CRC16_IBM_3740(data_width=8).create()
-        count, kind, left = Signal(range(HEADER)), Signal(8), Signal(16)
+        count = Signal(range(HEADER))
+        kind = Signal(8)
+        left = Signal(16)
         header = Array([*(Const(b, 8) for b in SYNC), kind, self.tag, left[:8], left[8:]])
         sent = Signal()
         m.d.comb += [sent.eq(self.o.valid & self.o.ready), crc.data.eq(self.o.payload)]

@@ -53,12 +53,15 @@ class InputVectors(Part):
         m = Module()
         low = address_bits(self.inputs)
         m.submodules.memory = memory = Memory(shape=shape(self.form), depth=self.slots << low, init=[])
-        count, into = Signal(range(max(self.inputs, 2))), Signal(range(self.slots))
+        count = Signal(range(max(self.inputs, 2)))
+        into = Signal(range(self.slots))
         # Vectors whose work has not begun, and those that take a slot.
-        coming, held = Signal(range(self.slots + 1)), Signal(range(self.slots + 1))
+        coming = Signal(range(self.slots + 1))
+        held = Signal(range(self.slots + 1))
         complete = Signal()
         lasts = Signal(self.slots)
-        write, read = memory.write_port(), memory.read_port()
+        write = memory.write_port()
+        read = memory.read_port()
         taken = self.i.valid & self.i.ready
         m.d.comb += [
             # A power of two: the highest bit tells that all are taken.

@@ -231,12 +231,14 @@ class Lanes(Part):
         m.submodules.weights = rows = _memory(self.words if first else [], len(self.words), self.word_bits, weights)
         others = "loadable" if loadable else weights
         m.submodules.biases = biases = _memory(self.bias_words, len(self.bias_words), self.bias_word_bits, others)
-        read, read_bias = rows.read_port(), biases.read_port()
+        read = rows.read_port()
+        read_bias = biases.read_port()
         address = Signal(word.shape(), name="address")
         m.d.comb += [address.eq(word), read.addr.eq(address)]
         if not loadable:
             return read, read_bias
-        write, write_bias = rows.write_port(), biases.write_port()
+        write = rows.write_port()
+        write_bias = biases.write_port()
         if first:
             m.d.comb += write.addr.eq(self.load_address)
         else:  # one port, so one address

@@ -152,8 +152,9 @@ def _layer(engine: Engine) -> dict[str, Any]:
         "activation_units": units_of(layer),
         "cell_clip": layer.cell.clip,
         **({"initial": engine.starts} if engine.starts else {}),
-        "formats": {name: _format(form) for name, form in layer.formats.values.items()},
-        "weights": {f"{gate} {operand}": str(form) for (gate, operand), form in layer.formats.weights.items()},
+        # By name: the order in a model depends on who made it, and a file gives another one back.
+        "formats": {name: _format(form) for name, form in sorted(layer.formats.values.items())},
+        "weights": {f"{gate} {operand}": str(form) for (gate, operand), form in sorted(layer.formats.weights.items())},
         "lanes": schedule.lanes,
         "phases": [_phase(plan) for plan in schedule.phases],
         "cycles_per_step": {"value": engine.cycles_per_step, "formula": _cycles(engine)},

@@ -65,7 +65,8 @@ class Repeat(Part):
         m = Module()
         low, final_column = address_bits(self.units), self.units - 1
         m.submodules.memory = memory = Memory(shape=shape(self.form), depth=self.depth, init=[])
-        write, read = memory.write_port(), memory.read_port()
+        write = memory.write_port()
+        read = memory.read_port()
         into, of, full = Signal(name="into"), Signal(name="of"), Signal(2, name="full")
         columns = range(max(self.units, 2))
         column, column_out = Signal(columns, name="column"), Signal(columns, name="column_out")

@@ -118,7 +118,8 @@ class Server(Part):
         """Decide on a request, and send what there is to send."""
         identity = self.identity
         facts = identity.encode()
-        fault, index = Signal(8), Signal(range(len(facts)))
+        fault = Signal(8)
+        index = Signal(range(len(facts)))
         facts_at = Array(Const(b, 8) for b in facts)
         place = Signal(range(max(identity.output_bytes, 2)))
         element = Signal(range(identity.outputs + 1))
