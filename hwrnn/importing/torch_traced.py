@@ -11,7 +11,7 @@ import inspect
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -19,41 +19,15 @@ import numpy as np
 
 from hwrnn.activations import Nonlinearity
 from hwrnn.errors import UsageError, require
-from hwrnn.importing.chains import Chain, agreeing, dense_of, log_softmax, softmax
+from hwrnn.importing.chains import agreeing, dense_of, log_softmax, softmax
 from hwrnn.importing.torch_functions import Refused, function_of_module, function_of_name
 from hwrnn.importing.torch_modules import add_recurrent, evaluated, is_recurrent, numbers
+from hwrnn.importing.torch_views import SHAPING, Axes, Other, View
 from hwrnn.model import Model
 
 __all__ = ["traced"]
 
 _MEND = "give the recurrent module and what is behind it, as from_torch(module.lstm, head=module.fc, last=True)"
-
-
-@dataclass(frozen=True)
-class View:
-    """A value that depends on the input.
-
-    Attributes:
-        stage: how many steps of the row have been taken; only the newest value can go on.
-        axes: the meaning of each axis: ``batch``, ``time``, ``feature``, ``state`` (layers times directions) or, while
-            it is not known, ``axis0`` and so on of the input.
-        steps: ``all``, ``last`` (the output at the last step) or ``final`` (each direction's own last state).
-        entries: of states, which (layer, direction) they are.
-        packed: whether sequences are packed.
-    """
-
-    stage: int
-    axes: tuple[str, ...]
-    steps: str = "all"
-    entries: tuple[tuple[int, int], ...] = ()
-    packed: bool = False
-
-
-class Other:
-    """A value that is known without the input's numbers: a size, a device, zeros, lengths."""
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
 
 
 _SIZE, _ZEROS, _LENGTHS, _IGNORED, _ARGUMENT = (
@@ -124,26 +98,20 @@ def _fx() -> Any:
     return require("torch.fx", "torch")
 
 
-class _Reader:
+class _Reader(Axes):
     """Reads a graph from its input on.
 
     Attributes:
-        chain: the layers so far.
-        lengths: whether lengths are given to the forward pass.
         notes: what was left to the host.
     """
 
     def __init__(self, module: Any) -> None:
-        self.module, self.chain, self.stage = module, Chain(), 0
+        super().__init__()
+        self.module = module
         self.modules = dict(module.named_modules())
-        self.lengths = False
         self.notes: list[str] = []
-        self.roles: dict[str, str] = {}
         self.inputs: list[str] = []
-        self.entries: tuple[tuple[int, int], ...] = ()
-        self.scores = False  # behind a softmax, nothing may come any more
         self.finish: Callable[[np.ndarray], np.ndarray] = np.asarray
-        self.grown = False  # whether an axis of features was put behind the input
 
     # -- the graph
     def run(self, graph: Any) -> Any:
@@ -288,16 +256,13 @@ class _Reader:
             return x
         if name in ("size", "dim"):
             return _SIZE
-        if name in _SHAPING:
+        if name in SHAPING:
             return getattr(self, name)(x, *rest, **options)
         if name in ("softmax", "log_softmax"):
             return self.softmax(x, options.get("dim", rest[0] if rest else None), name)
         if name == "dropout":
             return x
         return self.activation(x, function_of_name(name, rest, options))
-
-    def refused(self, what: str) -> Any:
-        raise Refused(f"not {what}, which hwrnn does not understand")
 
     def of_other(self, name: str, x: Other, rest: list[Any]) -> Other:
         if name in ("cpu", "to", "cuda", "long", "int", "float", "double", "type_as", "requires_grad"):
@@ -351,133 +316,6 @@ class _Reader:
             self.chain.affine(sign if behind else 1.0, number if behind else sign * number)
         return self.next(view)
 
-    # -- axes
-    def learn(self, own: str, role: str) -> None:
-        if own.startswith("axis") and own not in self.roles and role not in self.roles.values():
-            self.roles[own] = role
-
-    def read(self, x: View) -> View:
-        return replace(x, axes=tuple(self.roles.get(a, a) for a in x.axes))
-
-    def newest(self, x: Any) -> None:
-        if not isinstance(x, View):
-            self.refused(f"go on from a {type(x).__name__ if not isinstance(x, Other) else x.kind}")
-        if x.stage != self.stage:
-            raise Refused("be one row of layers, without branches and connections past them")
-        if self.scores:
-            raise Refused("end with its softmax")
-
-    def next(self, x: View) -> View:
-        self.stage += 1
-        return replace(x, stage=self.stage)
-
-    def features(self, x: View, what: str) -> View:
-        """A view whose last axis is the features of what the chain computes."""
-        self.newest(x)
-        self.learn(x.axes[-1], "feature")
-        x = self.read(x)
-        if x.axes[-1] != "feature" or "state" in x.axes or x.packed:
-            raise Refused(f"apply {what} to the features of sequences or of their ends")
-        if x.entries:
-            x = self.whole(x)
-        return x
-
-    def whole(self, x: View) -> View:
-        """States, where they are those of the last layer's every direction."""
-        last = max(k for k, _ in self.entries)
-        due = tuple(e for e in self.entries if e[0] == last)
-        if x.entries != due:
-            names = ", ".join(f"h_n[{self.entries.index(e)}]" for e in due)
-            raise Refused(f"read the last layer's states of all directions in order ({names})")
-        return replace(x, entries=())
-
-    def at(self, x: View, dim: Any) -> int:
-        if not isinstance(dim, int):
-            self.refused("choose an axis by a number that it computes")
-        return dim % len(x.axes)
-
-    def transpose(self, x: View, dim0: int, dim1: int) -> View:
-        axes, a, b = list(x.axes), self.at(x, dim0), self.at(x, dim1)
-        axes[a], axes[b] = axes[b], axes[a]
-        return replace(x, axes=tuple(axes))
-
-    swapaxes = transpose
-
-    def permute(self, x: View, *dims: Any) -> View:
-        order = dims[0] if len(dims) == 1 else dims
-        return replace(x, axes=tuple(x.axes[self.at(x, d)] for d in order))
-
-    def unsqueeze(self, x: View, dim: int) -> View:
-        if x.stage == 0 and x.axes == ("axis0", "axis1", "axis2") and dim in (-1, 2):
-            self.grown = True
-            return x
-        return self.refused("unsqueeze anything but an input of single numbers")
-
-    def squeeze(self, x: View, dim: Any = None) -> View:
-        if dim is not None:
-            at = self.at(x, dim)
-            if x.axes[at] == "state" and len(x.entries) == 1:
-                return replace(x, axes=(*x.axes[:at], *x.axes[at + 1 :]))
-            if x.axes[at] == "feature" and self.chain.width == 1:
-                return replace(x, axes=(*x.axes[:at], *x.axes[at + 1 :]))
-        return self.refused("squeeze an axis that may be longer than 1")
-
-    def flatten(self, x: View, start_dim: int = 0, end_dim: int = -1) -> View:
-        start, end = self.at(x, start_dim), self.at(x, end_dim)
-        if start == end:
-            return x
-        if (start, end) == (1, 2) and x.axes == ("batch", "state", "feature"):
-            return replace(x, axes=("batch", "feature"))
-        return self.refused("flatten axes of time or of the batch")
-
-    def reshape(self, x: View, *shape: Any) -> View:
-        sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
-        if len(sizes) == 2 and x.axes == ("batch", "state", "feature"):
-            return replace(x, axes=("batch", "feature"))
-        if len(sizes) == 2 and x.axes == ("batch", "feature"):
-            return x
-        return self.refused("reshape a value")
-
-    view = reshape
-
-    def select(self, x: View, dim: int, index: Any) -> View:
-        at = self.at(x, dim)
-        return self.getitem(x, (*[slice(None)] * at, index))
-
-    def getitem(self, x: View, key: Any) -> View:
-        x = self.read(x)
-        keys = key if isinstance(key, tuple) else (key,)
-        if Ellipsis in keys:
-            k = keys.index(Ellipsis)
-            keys = (*keys[:k], *[slice(None)] * (len(x.axes) - len(keys) + 1), *keys[k + 1 :])
-        axes = list(x.axes)
-        for place, own in reversed(list(enumerate(keys))):
-            if own == slice(None):
-                continue
-            if axes[place] == "state" and isinstance(own, int):
-                x = replace(x, entries=(x.entries[own],))
-                del axes[place]
-            elif axes[place] == "time" and own == -1 and x.steps == "all" and not self.lengths:
-                x = replace(x, steps="last")
-                del axes[place]
-            else:
-                what = f"[{', '.join(map(str, keys))}] of axes {', '.join(axes)}"
-                if axes[place] == "time" and self.lengths:
-                    what += ", where shorter sequences have no output"
-                return self.refused(f"take {what}")
-        return replace(x, axes=tuple(axes))
-
-    def cat(self, tensors: Any, dim: Any = 0, axis: Any = None) -> View:
-        dim = dim if axis is None else axis
-        for x in tensors:
-            self.newest(x)
-        views = [self.read(x) for x in tensors]
-        if any(v.steps != "final" or v.axes != ("batch", "feature") or len(v.entries) != 1 for v in views):
-            return self.refused("cat anything but the last states of both directions")
-        if self.at(views[0], dim) != 1:
-            raise Refused("cat the last states along the features")
-        return replace(views[0], entries=tuple(e for v in views for e in v.entries))
-
     # -- the end
     def model(self, output: Any, task: str) -> Model:
         if isinstance(output, tuple | list):
@@ -524,6 +362,3 @@ class _Reader:
 
 
 _PLAIN = {"contiguous", "to", "float", "double", "detach", "clone", "cpu", "cuda", "type_as"}
-_SHAPING = {
-    "transpose", "swapaxes", "permute", "unsqueeze", "squeeze", "flatten", "reshape", "view", "select", "getitem",
-}  # fmt: skip
