@@ -10,19 +10,22 @@ keeps to its credits; here the writer is shown to do so, and to write the right 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from amaranth.hdl import Array, Assert, Assume, Const, Elaboratable, Fragment, Module, Mux, Signal, Value, signed
 from amaranth.lib.data import View
-from formal_streams import consume, counter, free, produce
+from formal import Outcome, Proof, prove
+from formal_streams import consume, counter, free, planted, produce
 from networks import network_of
 
 from hwrnn.rtl.drain import Drain
 from hwrnn.rtl.elementwise import ElementWise
 from hwrnn.rtl.engine import Engine
-from hwrnn.rtl.timing import SHORTEST, Timing
+from hwrnn.rtl.inputs import InputVectors
 
-__all__ = ["Conservation", "Numbered", "numbered", "seen"]
+__all__ = ["PROOFS", "Conservation", "numbered", "seen"]
 
 
 class _Numbers:
@@ -35,20 +38,22 @@ class _Numbers:
         return getattr(self.drain, f"{name}_unit" if hasattr(self.drain, f"{name}_unit") else name)
 
 
-class Numbered(Engine):
+def numbered_class(base: Any) -> Any:
     """An engine that stores and emits the number of the unit instead of the value."""
 
-    def _distribute(self, m: Module, drain: Drain, *others: Any) -> None:
-        super()._distribute(m, _Numbers(drain), *others)  # type: ignore[arg-type]
+    class Numbered(base):
+        def _distribute(self, m: Module, drain: Drain, *others: Any) -> None:
+            super()._distribute(m, _Numbers(drain), *others)
+
+    return Numbered
 
 
 def numbered(
-    cell: str, inputs: int, units: int, lanes: int, every_step: bool = True, channels: int = 1,
-    timing: Timing = SHORTEST, engine: type = Numbered,
-) -> Any:  # fmt: skip
+    cell: str, inputs: int, units: int, lanes: int, every_step: bool = True, channels: int = 1, base: Any = Engine
+) -> Any:
     """A numbered engine of one layer of 3 bits."""
     layer = network_of(cell, inputs, units, None, bits=3, every_step=True)[0].layers[0]
-    return engine(layer, lanes, every_step, timing=timing, channels=channels)
+    return numbered_class(base)(layer, lanes, every_step, channels=channels)
 
 
 def seen(fragment: Fragment, path: str, name: str) -> Signal:
@@ -290,3 +295,75 @@ class Conservation(Elaboratable):
                 & (group_ends == (group == p.groups - 1))
             )  # fmt: skip
             m.d.comb += Assert((source != n) | right, "the front's flags say which column, pass and group is the last")
+
+
+def conserved(*arguments: Any, **options: Any) -> Outcome:
+    """By induction of one step: the assertions say enough."""
+    return prove(Conservation(numbered(*arguments, **options)), memories="registers")
+
+
+def broken(depth: int, base: Any, *arguments: Any) -> Outcome:
+    """A planted fault, looked for in runs of so many steps."""
+    design = Conservation(numbered(*arguments, base=base))
+    return prove(design, mode="bmc", depth=depth, memories="registers")
+
+
+#: cell, inputs, units, lanes, whether every step emits, channels: groups in passes, groups of unequal size, one group;
+#: one phase and two; one channel, several, and several in two phases
+ENGINES: list[tuple[Any, ...]] = [
+    ("lstm", 1, 2, 1, False), ("lstm", 1, 2, 1, True), ("lstm", 2, 2, 8, True), ("lstm", 1, 3, 8, True, 3),
+    ("lstm-peephole", 1, 2, 2, False), ("gru", 1, 2, 8, False, 2), ("gru", 2, 3, 2, True), ("gru", 1, 3, 6, True),
+    ("gru-reset-before", 1, 2, 2, True), ("gru-reset-before", 1, 3, 2, True, 2), ("rnn", 1, 2, 2, True),
+    ("mingru", 1, 3, 4, True), ("ligru", 2, 2, 1, False),
+]  # fmt: skip
+
+#: what each breaks, and the engine with it
+FAULTS: dict[str, Callable[[], Any]] = {
+    "the input does not wait for a slot": lambda: planted(
+        Engine, "", "", InputVectors=planted(InputVectors, "self.i.ready.eq(~held[-1])", "self.i.ready.eq(1)")
+    ),
+    "a credit too many": lambda: planted(
+        Engine,
+        "credits = Signal(range(self.schedule.buffer + 1), init=self.schedule.buffer)",
+        "credits = Signal(range(self.schedule.buffer + 2), init=self.schedule.buffer + 1)",
+    ),
+    "work begins before a vector is whole": lambda: planted(Engine, "go.eq((inputs.present | (", "go.eq((1 | ("),
+    "last with every element": lambda: planted(
+        Engine, "flags.last_step & (unit == self.layer.units - 1)", "flags.last_step"
+    ),
+    "last never": lambda: planted(Engine, "flags.last_step & (unit == self.layer.units - 1)", "0"),
+    "every step emits": lambda: planted(Engine, "buffer.write.eq(valid & flags.emits)", "buffer.write.eq(valid)"),
+    "no credit is taken": lambda: planted(Engine, "Mux(go & finishes, front.need, 0)", "0"),
+    "a credit comes back with each offer": lambda: planted(
+        Engine, "credits + buffer.taken", "credits + buffer.o.valid"
+    ),
+}
+
+#: a step of it takes few cycles
+SMALLEST = ("mingru", 1, 2, 4, False)
+
+
+def _named(arguments: tuple[Any, ...]) -> str:
+    cell, inputs, units, lanes, every, *channels = arguments
+    words = f"{cell} of {inputs} inputs, {units} units, {lanes} lanes, {'every' if every else 'last'} step"
+    return words + (f", {channels[0]} channels" if channels else "")
+
+
+KIND = "engine: nothing lost, doubled, out of order or astray"
+
+#: by name
+PROOFS = {
+    proof.name: proof
+    for proof in [
+        *(
+            Proof(KIND, f"engine, {_named(each)}", partial(conserved, *each), slow=n > 1)
+            for n, each in enumerate(ENGINES)
+        ),
+        *(
+            Proof(
+                KIND, f"engine, fault: {name}", lambda fault=fault: broken(15, fault(), *SMALLEST), "refuted", slow=True
+            )
+            for name, fault in FAULTS.items()
+        ),
+    ]
+}
