@@ -354,6 +354,8 @@ PARTS: list[tuple[str, Callable[[], Any], Callable[..., object]]] = [
     ("gate", lambda: Gate(FORM, 2, 3), of_gate),
 ]
 
+SLOW = ("output buffer, 5 elements", "input vectors of 2, 4 slots, 2 channels", "repeat of 3")
+
 #: what each breaks, the part with it, and what refutes it
 FAULTS: list[tuple[str, Callable[[], Any], Callable[..., object]]] = [
     (
@@ -418,7 +420,7 @@ FAULTS: list[tuple[str, Callable[[], Any], Callable[..., object]]] = [
 ]
 
 #: by name
-PROOFS = {name: _proof("stream parts", name, part, claims) for name, part, claims in PARTS}
+PROOFS = {name: _proof("stream parts", name, *made, slow=name in SLOW) for name, *made in PARTS}
 PROOFS |= {
     f"{name} (fault)": _proof("stream parts", f"{name} (fault)", *made, expect="refuted") for name, *made in FAULTS
 }
