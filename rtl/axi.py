@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from hwrnn.rtl.network import Network
 from hwrnn.rtl.ports import Part
+from hwrnn.rtl.watchdog import STALLED
 
 __all__ = ["AxiStreamTop", "padded"]
 
@@ -47,10 +48,15 @@ class AxiStreamTop(Part):
         s_load_tdata: a byte of a frame; s_load_tlast stands with each frame's last.
         m_load_tdata: the answer to a frame.
         held: the network waits for weights.
+
+    And those of :class:`hwrnn.rtl.Network` that tell of faults: ``fault_detected``, ``fault_corrected``, ``stalled``,
+    ``stalled_input``, ``stalled_output``.
     """
 
     def __init__(self, network: Network) -> None:
         self.network = network
+        #: ports that tell of faults
+        self.faults = (*network.faults, *(STALLED if network.watchdog else ()))
         super().__init__(
             {
                 "aclk": In(1),
@@ -65,6 +71,7 @@ class AxiStreamTop(Part):
                 "m_axis_tlast": Out(1),
                 **(_LOAD_PORTS if network.loadable else {}),
                 **({"m_axis_tid": Out(range(network.channels))} if network.channels > 1 else {}),
+                **{name: Out(1) for name in self.faults},
             }
         )
 
@@ -105,4 +112,5 @@ class AxiStreamTop(Part):
             ]
         if network.channels > 1:
             m.d.comb += self.m_axis_tid.eq(network.o.payload.channel)
+        m.d.comb += [getattr(self, name).eq(getattr(network, name)) for name in self.faults]
         return m

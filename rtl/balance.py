@@ -18,6 +18,7 @@ from hwrnn.quantization import QuantizedLayer, QuantizedModel
 from hwrnn.rtl.engine import schedule_of
 from hwrnn.rtl.logic import logic_of, logic_of_code
 from hwrnn.rtl.network import check_buildable
+from hwrnn.rtl.protection import with_decoder
 from hwrnn.rtl.repeat import Repeat, repeat_of
 from hwrnn.rtl.resources import MemoryShape, layer_memories, memory_place, multiplier_blocks
 from hwrnn.rtl.schedule import Schedule
@@ -74,15 +75,21 @@ def needs_of(
     timing: Timing,
     target: Target,
     code: Repeat | None = None,
+    protect: str = "none",
 ) -> Needs:
-    """What a stack, and what repeats its code, take of a part."""
+    """What a stack, and what repeats its code, take of a part.
+
+    Args:
+        timing: with the decoder's registers.
+        protect: check bits of the memories of weights and biases.
+    """
     multipliers = blocks = Fraction(0)
     luts = flip_flops = 0.0
     for layer, schedule in zip(layers, schedules, strict=True):
         multipliers += multiplier_blocks(layer, schedule, timing, target)
-        for memory in layer_memories(layer, schedule):
+        for memory in layer_memories(layer, schedule, protect):
             blocks += memory_place(memory, target.family)[0]
-        more = logic_of(layer, schedule, timing, target)
+        more = logic_of(layer, schedule, timing, target, protect)
         luts, flip_flops = luts + more[0], flip_flops + more[1]
     if code is not None:
         place = memory_place(MemoryShape(code.depth, code.form.width, False), target.family)
@@ -129,19 +136,22 @@ class Balance:
         }  # fmt: skip
 
 
-def balance(model: QuantizedModel, target: Target, timing: Timing | None = None, channels: int = 1) -> Balance:
+def balance(
+    model: QuantizedModel, target: Target, timing: Timing | None = None, channels: int = 1, protect: str = "none"
+) -> Balance:
     """The lanes of each layer with which a part runs a model fastest.
 
     Args:
         timing: where registers stand; where None the target's choice.
         channels: independent sequences that take turns.
+        protect: check bits of the memories of weights and biases.
 
     Raises:
         UsageError: a model that engines in a row do not compute.
         TooLarge: the part does not hold the model even with the fewest lanes; the text says what is missing.
     """
     check_buildable(model)
-    timing = target.timing if timing is None else timing
+    timing = with_decoder(target.timing if timing is None else timing, protect)
     capacity = capacity_of(target)
     layers = [_Choices(layer, timing, target, channels) for layer in model.stack]
     # A head that works once a sequence does not bound the rate of the steps, but keeps up with it where it can.
@@ -152,7 +162,7 @@ def balance(model: QuantizedModel, target: Target, timing: Timing | None = None,
     for interval in intervals:
         lanes = tuple(choices.fewest(max(interval, choices.fastest)) for choices in layers)
         schedules = [schedule_of(layer, n, timing, channels) for layer, n in zip(model.stack, lanes, strict=True)]
-        needs = needs_of(model.stack, schedules, timing, target, repeat_of(model))
+        needs = needs_of(model.stack, schedules, timing, target, repeat_of(model), protect)
         if needs.within(capacity):
             taken = tuple(schedule.cycles_per_step for schedule in schedules)
             bound, at, need = CELLS, None, None
@@ -170,7 +180,9 @@ def balance(model: QuantizedModel, target: Target, timing: Timing | None = None,
     )
 
 
-def lanes_for(model: QuantizedModel, target: Target | None, timing: Timing, channels: int = 1) -> Balance:
+def lanes_for(
+    model: QuantizedModel, target: Target | None, timing: Timing, channels: int = 1, protect: str = "none"
+) -> Balance:
     """The balance that ``lanes="auto"`` asks for.
 
     Raises:
@@ -178,7 +190,7 @@ def lanes_for(model: QuantizedModel, target: Target | None, timing: Timing, chan
     """
     if target is None:
         raise UsageError("Lanes must be a number where no target is given, not 'auto': name the part")
-    return balance(model, target, timing, channels)
+    return balance(model, target, timing, channels, protect)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 from hwrnn.golden import golden
 from hwrnn.quantization import QuantizedModel
 from hwrnn.rtl.axi import padded
+from hwrnn.rtl.bench_faults import fault_holes
 from hwrnn.rtl.load_frames import HELD, REASONS, frames_for
 from hwrnn.rtl.network import Network
 from hwrnn.rtl.rounds import Order, filled, order_of
@@ -102,6 +103,7 @@ def bench_files(network: Network, name: str, version: str, x: np.ndarray, length
         "expected.hex": "".join(_hex(output, shown, bits[1])),
     }
     holes |= {f"LOAD_{hole}": "" for hole in ("SAYS", "WIRES", "PORTS", "TASK", "IDLE", "FIRST", "LATER")}
+    holes |= fault_holes(network)
     if network.loadable:
         files["load.hex"], count = _load(network)
         holes |= {**_LOAD_HOLES, "LOAD_TASK": _filled("bench_load.v", {"LOAD_BYTES": count})}

@@ -5,7 +5,7 @@
 //     and waiting for the other side (a valid that waits for ready, a ready that waits for valid),
 //   - that valid, data and last hold until ready, and that nothing follows the last element,
 //   - that a reset in the middle of a sequence leaves nothing behind,
-//   - cycles: @CYCLES@@LOAD_SAYS@.
+//   - cycles: @CYCLES@@LOAD_SAYS@@FAULT_SAYS@.
 // It ends with one line, PASS or FAIL with the reason, and $finish. It is plain Verilog-2001 with delays.
 /* verilator lint_off WIDTH */  // integers count and index
 module @NAME@_tb;
@@ -32,14 +32,14 @@ module @NAME@_tb;
   wire [OUTPUT_BITS-1:0] m_axis_tdata;
   wire m_axis_tvalid;
   wire m_axis_tlast;
-@TAG_WIRE@  reg m_axis_tready;@LOAD_WIRES@
+@TAG_WIRE@  reg m_axis_tready;@LOAD_WIRES@@FAULT_WIRES@
 
   @NAME@ dut (
     .aclk(aclk), .aresetn(aresetn),
     .s_axis_tdata(s_axis_tdata), .s_axis_tvalid(s_axis_tvalid), .s_axis_tready(s_axis_tready),
     .s_axis_tlast(s_axis_tlast),
     .m_axis_tdata(m_axis_tdata), .m_axis_tvalid(m_axis_tvalid), .m_axis_tready(m_axis_tready),
-    .m_axis_tlast(m_axis_tlast)@TAG_PORT@@LOAD_PORTS@
+    .m_axis_tlast(m_axis_tlast)@TAG_PORT@@LOAD_PORTS@@FAULT_PORTS@
   );
 
   // An element, tlast above it, and above that the channel.
@@ -118,7 +118,7 @@ module @NAME@_tb;
         s_axis_tlast = noise[5];
       end
       s_axis_tvalid = offered;
-      m_axis_tready = is_willing(output_kind, noise[24], output_on, valid_before);
+      m_axis_tready = is_willing(output_kind, noise[24], output_on, valid_before)@FAULT_HOLD@;
       #5;
       quiet = quiet + 1;
       output_element = {@TAG@m_axis_tlast, m_axis_tdata};
@@ -129,7 +129,7 @@ module @NAME@_tb;
       if (held && (!m_axis_tvalid || output_element !== held_element))
         fail("the output does not hold until ready");
       held = m_axis_tvalid && !m_axis_tready;
-      held_element = output_element;
+      held_element = output_element;@FAULT_TICK@
       ready_before = s_axis_tready;
       valid_before = m_axis_tvalid;
       if (s_axis_tvalid && s_axis_tready) begin
@@ -190,7 +190,7 @@ module @NAME@_tb;
       aresetn = 1'b1;
       sent = 0;
       received = 0;
-      quiet = 0;
+      quiet = 0;@FAULT_RESET@
     end
   endtask
 
@@ -205,9 +205,9 @@ module @NAME@_tb;
         tick;
     end
   endtask
-@LOAD_TASK@
+@LOAD_TASK@@FAULT_TASK@
   initial begin
-    aclk = 1'b0;@LOAD_IDLE@
+    aclk = 1'b0;@LOAD_IDLE@@FAULT_IDLE@
     s_axis_tdata = 0;
     s_axis_tlast = 1'b0;
     noise = 32'h13579bdf;
@@ -262,7 +262,7 @@ module @NAME@_tb;
       end
     end
 
-@LOAD_LATER@    // All sequences without a pause, under every pair of stalls.
+@LOAD_LATER@@FAULT_LATER@    // All sequences without a pause, under every pair of stalls.
     stop = ELEMENTS;
     due = OUTPUTS;
     for (output_kind = ALWAYS; output_kind <= WAITS; output_kind = output_kind + 1)

@@ -132,8 +132,8 @@ def design_for(board: Board, manifest: dict[str, Any], baud: int | None = None) 
         baud: of the UART; None for the board's.
 
     Raises:
-        UsageError: a network of several channels, with a load port or with too wide vectors, or a baud rate that the
-            clock cannot make.
+        UsageError: a network of several channels, with a load port, with outputs that tell of faults or with too wide
+            vectors, or a baud rate that the clock cannot make.
         MissingExtra: amaranth-boards is not installed.
     """
     platform = board.make()
@@ -144,6 +144,11 @@ def design_for(board: Board, manifest: dict[str, Any], baud: int | None = None) 
     if manifest.get("load"):
         raise UsageError(
             f"Network must have weights that stay for a board, not {manifest['weights']!r}: its UART does not load any"
+        )
+    if manifest.get("protection"):
+        raise UsageError(
+            "Network must have no outputs that tell of faults for a board, whose UART does not read them: generate it"
+            " without --protect and --watchdog"
         )
     identity = _identity(manifest)
     rate = board.baud if baud is None else baud

@@ -23,6 +23,7 @@ from hwrnn.rtl.inputs import InputVectors
 from hwrnn.rtl.lanes import Lanes, factors
 from hwrnn.rtl.memories import address_bits, unit_depth, vector_depth
 from hwrnn.rtl.ports import OutputBuffer, Part, element, shape
+from hwrnn.rtl.protection import check_protect, with_decoder
 from hwrnn.rtl.schedule import MOST_CHANNELS, Schedule, plan
 from hwrnn.rtl.timing import SHORTEST, Timing
 from hwrnn.trace import trace
@@ -56,11 +57,14 @@ class Engine(Part):
         channels: independent sequences, each with its own state, whose vectors take turns: one of each channel makes a
             round. A layer without state takes them in any order.
         weights: what memories they get, of ``hwrnn.rtl.weights.WEIGHTS``.
+        protect: check bits of their words, of ``hwrnn.rtl.protection.PROTECTIONS``; correcting adds to ``timing``.
 
     Ports:
         i: stream of input elements, ``last`` with the last element of a sequence's last vector; with several channels,
             each element tells its own.
         o: stream of output elements, likewise.
+        fault_detected, fault_corrected: of protected memories: a cycle for each word that was read wrong, the latter
+            (of SECDED only) for those that were corrected.
 
     Raises:
         UsageError: a budget below 1, or channels out of their range.
@@ -75,10 +79,14 @@ class Engine(Part):
         timing: Timing = SHORTEST,
         channels: int = 1,
         weights: str = "auto",
+        protect: str = "none",
     ) -> None:
+        self.protect, timing = check_protect(protect), with_decoder(timing, protect)
         self.layer, self.every_step, self.timing, self.channels = layer, every_step, timing, channels
         self.schedule = schedule_of(layer, lanes, timing, channels)
-        self.lanes = Lanes(layer, self.schedule, timing, weights)
+        self.lanes = Lanes(layer, self.schedule, timing, weights, protect)
+        #: ports that tell of flipped bits, by those of the lanes
+        self.faults = {name: f"fault_{name}" for name in self.lanes.told}
         self.drains = tuple(Drain(layer, k, p, self.lanes) for k, p in enumerate(self.schedule.phases))
         lines = trace(layer.cell)
         self.input_format, self.output_format = layer.formats.values["x"], layer.output
@@ -97,6 +105,7 @@ class Engine(Part):
         }
         for name, port in self.probes.items():
             ports |= {port: Out(shape(layer.formats.values[name])), f"{port}_valid": Out(1)}
+        ports |= {port: Out(1) for port in self.faults.values()}
         super().__init__(ports)
 
     @property
@@ -223,6 +232,7 @@ class Engine(Part):
             lanes.operand.eq(self._operand(m, front, inputs.data, memories, starts, Cat(state_bank, *channel), first)),
         ]
 
+        m.d.comb += [getattr(self, port).eq(getattr(lanes, name)) for name, port in self.faults.items()]
         if lanes.needs_place:
             m.d.comb += [lanes.row_pass.eq(front.row_pass), lanes.phase.eq(front.phase)]
 

@@ -22,10 +22,12 @@ from hwrnn.rtl.manifest import manifest_of, model_hash
 from hwrnn.rtl.names import plain_name
 from hwrnn.rtl.network import Network
 from hwrnn.rtl.projects import clock_checked, project_files, tools_named
+from hwrnn.rtl.protection import check_protect
 from hwrnn.rtl.readme import readme_of
 from hwrnn.rtl.targets import TARGETS, target_named
 from hwrnn.rtl.timing import SHORTEST, Timing
 from hwrnn.rtl.verilog import Emitted, emit
+from hwrnn.rtl.watchdog import check_watchdog
 from hwrnn.rtl.weights import check_weights, is_loadable, with_any_weights
 
 __all__ = ["default_name", "generate"]
@@ -42,6 +44,8 @@ def generate(
     target: str | None = None,
     timing: Timing | None = None,
     weights: str = "auto",
+    protect: str = "none",
+    watchdog: int = 0,
     tools: str | Sequence[str] = (),
     clock: float | None = None,
     samples: Any = None,
@@ -67,6 +71,8 @@ def generate(
             shortest pipeline.
         weights: what memories they get: ``auto``, ``block``, ``distributed``, ``loadable`` or ``spram``, see
             :class:`hwrnn.rtl.Network`; ``spram`` only with a target that has it.
+        protect: check bits of weights and biases: ``none``, ``parity`` or ``secded``, likewise.
+        watchdog: cycles of waiting at a port that are told; 0 for none.
         tools: vendors' tools that the folder gets projects for: some of ``vivado``, ``quartus``, ``radiant``. Each
             gets a script, the clock's constraint and memory files; see ``hwrnn.rtl.projects``.
         clock: MHz of that constraint; where None the target's goal, or a figure that suits the tool's own part.
@@ -100,12 +106,16 @@ def generate(
     if check_weights(weights) == "spram" and (part is None or not part.sprams):
         having = ", ".join(row.name for row in TARGETS.values() if row.sprams)
         raise UsageError(f"Weights must be 'spram' only for a target that has it ({having}), not for {target or 'any'}")
+    check_protect(protect), check_watchdog(watchdog)
     if weights == "spram" and isinstance(lanes, str):
         raise UsageError("Lanes must be given as a number beside weights 'spram', not as 'auto'")
     like = with_any_weights(model) if is_loadable(weights) else model
-    chosen = lanes_for(like, part, timing, channels) if isinstance(lanes, str) and lanes == "auto" else None
+    automatic = isinstance(lanes, str) and lanes == "auto"
+    chosen = lanes_for(like, part, timing, channels, protect) if automatic else None
     built = lanes if chosen is None else list(chosen.lanes)
-    network = Network(model, built, argmax, timing=timing, channels=channels, weights=weights)
+    network = Network(
+        model, built, argmax, timing=timing, channels=channels, weights=weights, protect=protect, watchdog=watchdog
+    )
     emitted = emit(network, default_name(model) if name is None else name)
     manifest = manifest_of(emitted, lanes, part, chosen)
     files = {f"{emitted.name}.v": _header(emitted, built) + emitted.text}
@@ -153,6 +163,8 @@ def _header(emitted: Emitted, lanes: Any) -> str:
     options += f", channels={network.channels}" if network.channels > 1 else ""
     options += f", timing=hwrnn.rtl.{network.timing}" if network.timing != SHORTEST else ""
     options += f", weights={network.weights!r}" if network.weights != "auto" else ""
+    options += f", protect={network.protect!r}" if network.protect != "none" else ""
+    options += f", watchdog={network.watchdog}" if network.watchdog else ""
     options += ", target=TARGET" if network.weights == "spram" else ""
     names = [f"{e.layer.cell.name} {e.layer.inputs}x{e.layer.units}" for e in network.engines]
     if network.repeat is not None:

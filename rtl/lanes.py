@@ -15,6 +15,7 @@ from hwrnn.rtl.elementwise import gate_interval, rounding_half
 from hwrnn.rtl.multiplier import Halves, packed, parted, product
 from hwrnn.rtl.numbers import shape_of
 from hwrnn.rtl.ports import Part
+from hwrnn.rtl.protection import Code, check_protect, checked, corrected, decode_stages
 from hwrnn.rtl.schedule import Schedule
 from hwrnn.rtl.timing import SHORTEST, Timing
 from hwrnn.rtl.weights import attributes, is_loadable
@@ -63,19 +64,32 @@ class Lanes(Part):
         schedule: the arrangement, for the same timing.
         timing: registers before, in and behind the multipliers.
         weights: what memories they get, of ``hwrnn.rtl.weights.WEIGHTS``; ``spram`` makes that of the biases loadable.
+        protect: check bits of their words, of ``hwrnn.rtl.protection.PROTECTIONS``.
 
-    Loadable memories have ports ``load_word``, ``load_address``, ``load_weights`` and ``load_biases``, which write a
-    word; nothing may be issued before the second cycle after that.
+    Where the memories are protected, ``detected`` and ``corrected`` (the latter of SECDED only) tell of each word
+    that the lanes take, some cycles later. Loadable memories have ports ``load_word``, ``load_address``,
+    ``load_weights`` and ``load_biases``, which write a word; nothing may be issued before the second cycle after
+    that.
     """
 
     def __init__(
-        self, layer: QuantizedLayer, schedule: Schedule, timing: Timing = SHORTEST, weights: str = "auto"
+        self,
+        layer: QuantizedLayer,
+        schedule: Schedule,
+        timing: Timing = SHORTEST,
+        weights: str = "auto",
+        protect: str = "none",
     ) -> None:
         self.layer, self.schedule, self.timing, self.weights = layer, schedule, timing, weights
+        self.protect = check_protect(protect)
         self.sum_shape = sum_shape_of(layer)
         self.weight_shape, self.operand_shape = factors(layer)
         self.words, self.bias_words = self._contents()
         everywhere = sum(p.passes for p in schedule.phases)
+        #: how the words of both memories are stored
+        self.code, self.bias_code = Code(protect, self.word_bits), Code(protect, self.bias_word_bits)
+        #: ports that tell of words that were read wrong
+        self.told = {"none": (), "parity": ("detected",), "secded": ("detected", "corrected")}[protect]
         #: whether phase and pass decide what a lane does with ``second``
         self.needs_place = any(0 < len(self._splits(lane)) < everywhere for lane in range(schedule.lanes))
         place = {
@@ -95,6 +109,7 @@ class Lanes(Part):
                 **{f"sum_{n}": Out(self.sum_shape) for n in range(schedule.lanes)},
                 **{f"first_{n}": Out(self.sum_shape) for n in range(schedule.lanes) if self._splits(n)},
                 **(self._load_ports() if is_loadable(weights) else {}),
+                **{name: Out(1) for name in self.told},
             }
         )
 
@@ -135,8 +150,8 @@ class Lanes(Part):
 
     @property
     def memory_bits(self) -> int:
-        """Bits of the weight and bias memories."""
-        return len(self.words) * self.word_bits + len(self.bias_words) * self.bias_word_bits
+        """Bits of the weight and bias memories, check bits included."""
+        return len(self.words) * self.code.width + len(self.bias_words) * self.bias_code.width
 
     def _contents(self) -> tuple[list[int], list[int]]:
         """The words of the weight and the bias memory, in the order in which a time step reads them."""
@@ -189,7 +204,8 @@ class Lanes(Part):
         read, read_bias = self._memories(m, word)
         # The bias is needed with the product: delay its address, which is narrow, not the word.
         timing, multiply = self.timing, self.schedule.mac - 2
-        bias_at = delayed(m, bias_word, multiply - 2, "bias_word")
+        decoding = decode_stages(self.protect, timing)
+        bias_at = delayed(m, bias_word, multiply - 2 - decoding, "bias_word")
         m.d.comb += read_bias.addr.eq(bias_at)
 
         valid = delayed(m, self.issue, multiply, "valid", reset=True)
@@ -198,9 +214,11 @@ class Lanes(Part):
         if self.needs_place:
             phase = delayed(m, self.phase, multiply, "phase")
             row_pass = delayed(m, self.row_pass, multiply, "row_pass")
-        line = delayed(m, read.data, timing.memory - 1, "line")
+        line: Value = delayed(m, read.data, timing.memory - max(decoding, 1), "line")
         operand = delayed(m, self.operand, timing.operand, "operand")
-        bias_line = delayed(m, read_bias.data, 1, "bias_line")
+        bias_line: Value = delayed(m, read_bias.data, 1, "bias_line")
+        if self.protect != "none":
+            line, bias_line = self._protected(m, line, bias_line, starting, decoding)
         terms = self._products(m, line, operand)
         for lane in range(lanes):
             bias = Signal(self.sum_shape, name=f"bias_{lane}")
@@ -224,13 +242,44 @@ class Lanes(Part):
             m.d.comb += getattr(self, f"sum_{lane}").eq(total)
         return m
 
+    def _protected(
+        self, m: Module, line: Value, bias_line: Value, starting: Signal, decoding: int
+    ) -> tuple[Value, Value]:
+        """Data for the registers of weights and, if they are corrected, for one in front of the biases' use.
+
+        Args:
+            line: the stored word of weights, for parity in the cycle before they are in their registers.
+            bias_line: the stored word of biases, as many cycles before its use as decoding takes.
+            starting: with ``issue``: a word of biases will be used.
+            decoding: registers that it takes.
+        """
+        code, bias_code, multiply = self.code, self.bias_code, self.schedule.mac - 2
+        uses_bias = Signal(name="uses_bias")
+        m.d.comb += uses_bias.eq(self.issue & starting)
+        if not decoding:
+            stored = delayed(m, line, 1, "checked")
+            reads = delayed(m, self.issue, 1 + self.timing.memory, "reading", reset=True)
+            reads_bias = delayed(m, uses_bias, multiply, "reading_bias", reset=True)
+            found = [checked(m, code, stored, reads, "weights")]
+            found.append(checked(m, bias_code, bias_line, reads_bias, "biases"))
+        else:
+            reads = delayed(m, self.issue, 1 + self.timing.memory - decoding, "reading", reset=True)
+            reads_bias = delayed(m, uses_bias, multiply - decoding, "reading_bias", reset=True)
+            line, *told = corrected(m, code, line, reads, decoding, "weights")
+            data, *told_bias = corrected(m, bias_code, bias_line, reads_bias, decoding, "biases")
+            bias_line = delayed(m, data, 1, "bias_data")
+            m.d.comb += self.corrected.eq(told[0] | told_bias[0])
+            found = [told[1], told_bias[1]]
+        m.d.comb += self.detected.eq(found[0] | found[1])
+        return line, bias_line
+
     def _memories(self, m: Module, word: Signal) -> tuple[ReadPort, ReadPort]:
         """The read ports of weights and biases, the weights' with its address."""
         weights, loadable = self.weights, is_loadable(self.weights)
         first = weights != "spram"
-        m.submodules.weights = rows = _memory(self.words if first else [], len(self.words), self.word_bits, weights)
+        m.submodules.weights = rows = _memory(self.words if first else [], len(self.words), self.code, weights)
         others = "loadable" if loadable else weights
-        m.submodules.biases = biases = _memory(self.bias_words, len(self.bias_words), self.bias_word_bits, others)
+        m.submodules.biases = biases = _memory(self.bias_words, len(self.bias_words), self.bias_code, others)
         read = rows.read_port()
         read_bias = biases.read_port()
         address = Signal(word.shape(), name="address")
@@ -247,9 +296,9 @@ class Lanes(Part):
         # Without a read in the cycle of a write, the tools need no logic for what it would have to show.
         reads, reads_bias = Signal(name="reads"), Signal(name="reads_bias")
         m.d.comb += [
-            *(write.data.eq(self.load_word), write.en.eq(self.load_weights)),
+            *(write.data.eq(self.code.encoded(self.load_word)), write.en.eq(self.load_weights)),
             *(reads.eq(~self.load_weights), read.en.eq(reads)),
-            *(write_bias.data.eq(self.load_word), write_bias.en.eq(self.load_biases)),
+            *(write_bias.data.eq(self.bias_code.encoded(self.load_word)), write_bias.en.eq(self.load_biases)),
             *(reads_bias.eq(~self.load_biases), read_bias.en.eq(reads_bias)),
         ]
         return read, read_bias
@@ -298,5 +347,6 @@ def _packed(values: list[int], width: int) -> int:
     return word
 
 
-def _memory(words: list[int], depth: int, width: int, weights: str) -> Memory:
-    return Memory(shape=width, depth=max(depth, 2), init=words, attrs=attributes(weights))
+def _memory(words: list[int], depth: int, code: Code, weights: str) -> Memory:
+    stored = [code.word(word) for word in words]
+    return Memory(shape=code.width, depth=max(depth, 2), init=stored, attrs=attributes(weights))

@@ -110,13 +110,14 @@ def frames_of_folder(model: QuantizedModel, folder: str | os.PathLike[str]) -> l
         timing, argmax, hashed = manifest["timing"], bool(manifest["argmax"]), str(manifest["model_sha256"])
         timing = Timing(**timing)
         channels = int(manifest["channels"])
+        protect = str((manifest.get("protection") or {"memories": "none"})["memories"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"Folder must be one that hwrnn generate wrote, with a manifest.json, not {str(folder)!r}"
         ) from error
     if not load:
         raise UsageError(f"Verilog must be generated with weights 'loadable' or 'spram' to be loaded, not {weights!r}")
-    network = Network(model, lanes, argmax, timing=timing, channels=channels, weights=weights)
+    network = Network(model, lanes, argmax, timing=timing, channels=channels, weights=weights, protect=protect)
     if network.identity.hex() != load["identity"]:
         raise UsageError(
             f"Model must have the cells, sizes and formats of the network in {str(folder)!r}: quantize it with the"

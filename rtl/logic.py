@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 
 from hwrnn.quantization import QuantizedLayer
 from hwrnn.rtl.lanes import factors, sum_shape_of
+from hwrnn.rtl.protection import Code
 from hwrnn.rtl.resources import layer_memories, memory_place, products_of
 from hwrnn.rtl.schedule import Schedule
 from hwrnn.rtl.targets import Target
@@ -88,12 +89,13 @@ _MODELS = {
 }
 
 
-def _sizes_of(layer: QuantizedLayer, schedule: Schedule, timing: Timing, target: Target) -> Sizes:
+def _sizes_of(layer: QuantizedLayer, schedule: Schedule, timing: Timing, target: Target, protect: str) -> Sizes:
     weight, operand = factors(layer)
     width, formats = sum_shape_of(layer).width, layer.formats.values
     soft = timing.tree or not target.multipliers
     stored = [f"a.{gate}" for gate in layer.cell.gates] + list(trace(layer.cell).stores)
-    memories = [(memory.rom, *memory_place(memory, target.family)[1:]) for memory in layer_memories(layer, schedule)]
+    built = layer_memories(layer, schedule, protect)
+    memories = [(memory.rom, *memory_place(memory, target.family)[1:]) for memory in built]
     return Sizes(
         engine=1,
         sums=schedule.lanes * width,
@@ -107,13 +109,28 @@ def _sizes_of(layer: QuantizedLayer, schedule: Schedule, timing: Timing, target:
     )
 
 
-def logic_of(layer: QuantizedLayer, schedule: Schedule, timing: Timing, target: Target) -> tuple[float, float]:
+def logic_of(
+    layer: QuantizedLayer, schedule: Schedule, timing: Timing, target: Target, protect: str = "none"
+) -> tuple[float, float]:
     """Look-up tables (on an iCE40 logic cells) and flip-flops that a layer takes of a part."""
     soft = timing.tree or not target.multipliers
     model = _MODELS.get((target.family, soft), _MODELS["ice40", True])
-    sizes = _sizes_of(layer, schedule, timing, target)
+    sizes = _sizes_of(layer, schedule, timing, target, protect)
     turns = _turns(schedule)
-    return model.luts.times(sizes) + turns, model.flip_flops.times(sizes) + turns
+    luts, flip_flops = _checking(layer, schedule, protect)
+    return model.luts.times(sizes) + turns + luts, model.flip_flops.times(sizes) + turns + flip_flops
+
+
+def _checking(layer: QuantizedLayer, schedule: Schedule, protect: str) -> tuple[float, float]:
+    """Look-up tables and flip-flops that check the words of weights and biases."""
+    widths = [schedule.lanes * shape.width for shape in (factors(layer)[0], sum_shape_of(layer))]
+    stored = sum(Code(protect, width).width for width in widths)
+    luts, flip_flops = _CHECKING[protect]
+    return luts * stored, flip_flops * stored
+
+
+#: Look-up tables and flip-flops for each bit of a stored word of weights and of biases.
+_CHECKING = {"none": (0.0, 0.0), "parity": (0.5, 0.2), "secded": (4.0, 2.2)}
 
 
 def _turns(schedule: Schedule) -> int:

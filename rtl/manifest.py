@@ -17,12 +17,18 @@ from hwrnn.rtl.engine import Engine
 from hwrnn.rtl.identity import function_content, model_hash
 from hwrnn.rtl.load_frames import VERSION, contents
 from hwrnn.rtl.network import Network
+from hwrnn.rtl.protection import MEANINGS as FAULTS
 from hwrnn.rtl.resources import multiplier_blocks
 from hwrnn.rtl.schedule import OUTPUT_STAGES, PhasePlan
 from hwrnn.rtl.targets import Target
 from hwrnn.rtl.verilog import Emitted
+from hwrnn.rtl.watchdog import MEANINGS as STALLS
+from hwrnn.rtl.watchdog import STALLED
 
 __all__ = ["manifest_of", "model_hash"]
+
+#: What each output that tells of faults means.
+MEANINGS = {**FAULTS, **STALLS}
 
 
 def manifest_of(emitted: Emitted, lanes: Any, target: Target | None, chosen: Balance | None = None) -> dict[str, Any]:
@@ -57,6 +63,7 @@ def manifest_of(emitted: Emitted, lanes: Any, target: Target | None, chosen: Bal
         "channels": network.channels,
         "weights": network.weights,
         "load": _load(network) if network.loadable else None,
+        **({"protection": _protection(network)} if network.protect != "none" or network.watchdog else {}),
         "repeat": _repeat(network),
         "cycles_per_step": {"value": network.cycles_per_step, "formula": _rate(network)},
         "latency": {"value": network.latency, "formula": _latency(network)},
@@ -77,6 +84,21 @@ def _load(network: Network) -> dict[str, Any]:
         for n, (what, (words, bits)) in enumerate(zip(("weights", "biases"), contents(engine.lanes), strict=True))
     ]
     return {"version": VERSION, "identity": network.identity.hex(), "memories": memories, "sprams": sum(network.sprams)}
+
+
+def _protection(network: Network) -> dict[str, Any]:
+    """What watches over the network, and the outputs that tell of it."""
+    words = [
+        {"layer": k, "what": what, "words": len(words), "data_bits": code.bits, "check_bits": code.checks}
+        for k, lanes in enumerate(engine.lanes for engine in network.engines)
+        for what, words, code in (("weights", lanes.words, lanes.code), ("biases", lanes.bias_words, lanes.bias_code))
+    ]
+    return {
+        "memories": network.protect,
+        "words": words if network.protect != "none" else [],
+        "watchdog_cycles": network.watchdog,
+        "outputs": {name: MEANINGS[name] for name in (*network.faults, *(STALLED if network.watchdog else ()))},
+    }
 
 
 def _repeat(network: Network) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -16,8 +16,10 @@ from hwrnn.rtl.lanes import factors
 from hwrnn.rtl.load_frames import contents, identity_of
 from hwrnn.rtl.loading import BYTES, Gate, Loader
 from hwrnn.rtl.ports import Part, element, shape
+from hwrnn.rtl.protection import Code, check_protect, with_decoder
 from hwrnn.rtl.repeat import repeat_of
 from hwrnn.rtl.timing import SHORTEST, Timing
+from hwrnn.rtl.watchdog import STALLED, Watchdog, check_watchdog
 from hwrnn.rtl.weights import AnyWeights, check_weights, is_loadable, sprams_of
 
 __all__ = ["Network", "check_buildable"]
@@ -76,17 +78,23 @@ class Network(Part):
             and so on make a round, again and again. A short pipeline's wait for its state is filled with the others'.
         weights: ``auto`` leaves the choice of the memories to the tools, ``block`` and ``distributed`` make it;
             ``loadable`` adds a load port, ``spram`` too, and keeps weights in memories without initial content.
+        protect: ``parity`` adds a check bit to every word of weights and biases, ``secded`` as many as correct one
+            flipped bit and tell two; the latter takes one cycle of latency, or two where ``timing`` has ``sums``.
+        watchdog: cycles in a row of waiting at a port that are told; 0 for none (:mod:`hwrnn.rtl.watchdog`).
 
     Ports:
         i: stream of input elements; ``last`` with the last element of a sequence's last vector.
         o: stream of output elements (or indices), likewise; with several channels, ``channel`` tells whose.
         load, answer, held: of loadable weights: a stream of bytes (``hwrnn.rtl.load_frames``) with ``last`` on the last
             of each frame, a stream of a byte for each frame, and whether the network waits for weights.
+        fault_detected: of protected memories: a wrong word was used, until the next reset.
+        fault_corrected: of SECDED: a word was corrected, until the next reset.
+        stalled, stalled_input, stalled_output: of a watchdog.
 
     Raises:
         UsageError: a budget below 1, or not one for each layer, or channels out of their range, or several beside an
-            encoder; an unknown choice of weights, or too many for SPRAM; a model that engines in a row do not compute
-            (:func:`check_buildable`).
+            encoder; an unknown choice of weights or protection, or too many for SPRAM; a watchdog out of its range; a
+            model that engines in a row do not compute (:func:`check_buildable`).
     """
 
     def __init__(
@@ -98,12 +106,16 @@ class Network(Part):
         timing: Timing = SHORTEST,
         channels: int = 1,
         weights: str = "auto",
+        protect: str = "none",
+        watchdog: int = 0,
     ) -> None:
         check_buildable(model)
+        self.protect, self.watchdog = check_protect(protect), check_watchdog(watchdog)
+        decoding = with_decoder(timing, protect)
         self.model, self.argmax, self.timing, self.budget, self.channels = model, argmax, timing, lanes, channels
         self.weights, self.loadable = check_weights(weights), is_loadable(weights)
         stack = [AnyWeights.of(layer) for layer in model.stack] if self.loadable else model.stack
-        budgets = list(lanes) if isinstance(lanes, (list, tuple)) else budgets_of(model, lanes, timing, channels)
+        budgets = list(lanes) if isinstance(lanes, (list, tuple)) else budgets_of(model, lanes, decoding, channels)
         if len(budgets) != len(stack):
             raise UsageError(f"Lanes must be given once or for each of {len(stack)} layers, not {len(budgets)} times")
         recurrent = len(model.layers)
@@ -111,10 +123,10 @@ class Network(Part):
         #: SPRAM blocks of each engine's weights
         self.sprams = [0] * len(stack)
         if weights == "spram":
-            self.sprams = sprams_of([_memory_of(*each, timing) for each in zip(stack, budgets, strict=True)])
+            self.sprams = sprams_of([_memory_of(*each, decoding, protect) for each in zip(stack, budgets, strict=True)])
             choices = ["spram" if count else "loadable" for count in self.sprams]
         self.engines = tuple(
-            Engine(layer, budget, model.every_step or k != recurrent - 1, probed, timing, channels, choice)
+            Engine(layer, budget, model.every_step or k != recurrent - 1, probed, timing, channels, choice, protect)
             for k, (layer, budget, choice) in enumerate(zip(stack, budgets, choices, strict=True))
         )
         if model.encoder and channels > 1:
@@ -143,11 +155,17 @@ class Network(Part):
         if self.loadable:
             ports |= {"load": In(stream.Signature(BYTES)), "answer": Out(stream.Signature(8))}
             ports |= {"held": Out(1, init=int(weights == "spram"))}
+        #: ports that tell of flipped bits
+        self.faults = tuple(self.engines[0].faults.values())
+        ports |= {name: Out(1) for name in self.faults}
+        if watchdog:
+            ports |= {name: Out(1) for name in STALLED}
         super().__init__(ports)
 
     def with_probes(self) -> Network:
         """The same network with probes."""
-        return Network(self.model, self.budget, self.argmax, True, self.timing, self.channels, self.weights)
+        return Network(self.model, self.budget, self.argmax, True, self.timing, self.channels, self.weights,
+                       self.protect, self.watchdog)  # fmt: skip
 
     @property
     def identity(self) -> bytes:
@@ -251,7 +269,7 @@ class Network(Part):
     def spram_bits(self) -> int:
         """Bits of the memories that are in SPRAM."""
         pairs = zip(self.engines, self.sprams, strict=True)
-        return sum(len(engine.lanes.words) * engine.lanes.word_bits for engine, count in pairs if count)
+        return sum(len(engine.lanes.words) * engine.lanes.code.width for engine, count in pairs if count)
 
     def elaborate(self, platform: object) -> Module:
         """Engines in a row."""
@@ -275,7 +293,22 @@ class Network(Part):
             wiring.connect(m, source, self.picker.i)
             source = self.picker.o
         wiring.connect(m, source, wiring.flipped(self.o))
+        for name in self.faults:
+            with m.If(Cat(getattr(engine, name) for engine in self.engines).any()):
+                m.d.sync += getattr(self, name).eq(1)
+        if self.watchdog:
+            self._watched(m)
         return m
+
+    def _watched(self, m: Module) -> None:
+        """A watchdog at both ports."""
+        m.submodules.watchdog = dog = Watchdog(self.watchdog, self.model.inputs, self.channels)
+        m.d.comb += [
+            Cat(dog.input_valid, dog.input_ready).eq(Cat(self.i.valid, self.i.ready)),
+            Cat(dog.output_valid, dog.output_ready).eq(Cat(self.o.valid, self.o.ready)),
+            dog.input_last.eq(self.i.payload.last),
+            *(getattr(self, name).eq(getattr(dog, name)) for name in STALLED),
+        ]
 
     def _gated(self, m: Module, loader: Loader) -> Any:
         """The input behind a gate that the loader closes, and what it writes."""
@@ -320,7 +353,7 @@ class Network(Part):
         return tagged
 
 
-def _memory_of(layer: QuantizedLayer, lanes: int, timing: Timing) -> tuple[int, int]:
+def _memory_of(layer: QuantizedLayer, lanes: int, timing: Timing, protect: str) -> tuple[int, int]:
     """Width and depth of a layer's memory of weights."""
     schedule = schedule_of(layer, lanes, timing)
-    return schedule.lanes * factors(layer)[0].width, sum(p.cycles for p in schedule.phases)
+    return Code(protect, schedule.lanes * factors(layer)[0].width).width, sum(p.cycles for p in schedule.phases)

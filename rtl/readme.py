@@ -54,14 +54,14 @@ input element of a one-step sequence to its last output element (both exact whil
 | `m_axis_tvalid` | out | 1 | an output element is offered; it stays until it is taken |
 | `m_axis_tready` | in | 1 | it is taken at the next rising edge |
 | `m_axis_tlast` | out | 1 | with the last element of a sequence's last output vector |
-{_tid(sink)}{_LOAD_ROWS if manifest["load"] else ""}
+{_tid(sink)}{_LOAD_ROWS if manifest["load"] else ""}{_fault_rows(manifest)}
 {_channels(manifest)}A time step has {_counted(source["elements_per_vector"], "input element")}, feature by feature.
 {_counted(sink["elements_per_vector"], "output element")} leave after {vectors}:
 {sink["meaning"]}. `s_axis_tlast` with the last element of a sequence's last time step ends the
 sequence: the state returns to zero for the next one, which may follow at once. A stream that never raises it runs on
 for ever{silent}. {_decoder(manifest)}Either side may stall in any cycle;
 `s_axis_tready` never waits for `s_axis_tvalid`.
-{_load(manifest)}
+{_load(manifest)}{_faults(manifest)}
 ## Numbers
 
 | port | format | as in HLS | raw values |
@@ -156,6 +156,44 @@ makes the frames of another model of the same structure and formats; hwrnn's doc
 | memory | content | words | bits of a word |
 |---|---|---|---|
 {rows}"""
+
+
+def _fault_rows(manifest: dict[str, Any]) -> str:
+    outputs = manifest.get("protection", {}).get("outputs", {})
+    return "".join(f"| `{port}` | out | 1 | {meaning} |\n" for port, meaning in outputs.items())
+
+
+_CODES = {
+    "parity": "a check bit beside it that tells an odd number of flipped bits",
+    "secded": "check bits beside it that correct one flipped bit and tell two",
+}
+
+
+def _faults(manifest: dict[str, Any]) -> str:
+    protection = manifest.get("protection")
+    if not protection:
+        return ""
+    text = "\n## Faults\n"
+    if protection["memories"] != "none":
+        rows = "".join(
+            f"| {w['layer']} | {w['what']} | {w['words']} | {w['data_bits']} | {w['check_bits']} |\n"
+            for w in protection["words"]
+        )
+        text += f"""
+Every word of the memories of weights and biases has {_CODES[protection["memories"]]}. Words are
+checked as they are used. The outputs stay high until the next reset, and rise some cycles after the word was read; the
+memory keeps the flipped bit{" and the output element may be wrong" if protection["memories"] == "parity" else ""}.
+
+| layer | content | words | data bits | check bits |
+|---|---|---|---|---|
+{rows}"""
+    if protection["watchdog_cycles"]:
+        text += f"""
+The watchdog counts {protection["watchdog_cycles"]:,} cycles in a row in which a port waits. `stalled_input` and
+`stalled_output` rise in the cycle behind the last of them and fall in the cycle behind the transfer that ends the wait.
+Between two sequences the input owes nothing and is not counted.
+"""
+    return text
 
 
 def _row(layer: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from hwrnn.rtl.elementwise import ElementWise
 from hwrnn.rtl.lanes import factors, multipliers_of, sum_shape_of
 from hwrnn.rtl.memories import address_bits, unit_depth, vector_depth
 from hwrnn.rtl.ports import element
+from hwrnn.rtl.protection import Code
 from hwrnn.rtl.schedule import Schedule
 from hwrnn.rtl.targets import Target
 from hwrnn.rtl.timing import Timing
@@ -58,12 +59,12 @@ class MemoryShape:
         return self.depth * self.width
 
 
-def layer_memories(layer: QuantizedLayer, schedule: Schedule) -> Iterator[MemoryShape]:
+def layer_memories(layer: QuantizedLayer, schedule: Schedule, protect: str = "none") -> Iterator[MemoryShape]:
     """The memories of a layer's engine: weights, biases, inputs, state vectors, unit values, starts, output buffer."""
     values, lanes, lines, channels = layer.formats.values, schedule.lanes, trace(layer.cell), schedule.channels
-    yield MemoryShape(max(schedule.words, 2), lanes * factors(layer)[0].width, True)
+    yield MemoryShape(max(schedule.words, 2), Code(protect, lanes * factors(layer)[0].width).width, True)
     biases = sum(p.groups * p.passes * p.segments for p in schedule.phases)
-    yield MemoryShape(max(biases, 2), lanes * sum_shape_of(layer).width, True)
+    yield MemoryShape(max(biases, 2), Code(protect, lanes * sum_shape_of(layer).width).width, True)
     yield MemoryShape(schedule.slots << address_bits(layer.inputs), values["x"].width, False)
     for name in layer.cell.operands:
         if name != "x":

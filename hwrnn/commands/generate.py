@@ -31,6 +31,13 @@ def options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--clock", type=number, metavar="MHZ", help="of that project (default: the part's goal)")
     parser.add_argument("--weights", default="auto", metavar="W", help="auto, block, distributed, loadable or spram")
+    parser.add_argument(
+        "--protect", default="none", metavar="P",
+        help="check bits of weights and biases: none, parity (tells a flipped bit) or secded (corrects it)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--watchdog", type=whole, default=0, metavar="CYCLES", help="tell when a port has waited so long (default: no)"
+    )
     parser.add_argument("--argmax", action="store_true", help="return the class instead of the scores")
     parser.add_argument("--name", help="of the Verilog module")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="the folder")
@@ -45,7 +52,8 @@ def run(given: Any) -> int:
     more = {} if given.name is None else {"name": given.name}
     manifest = generate(
         model, given.output, lanes=given.lanes, argmax=given.argmax, channels=given.channels, target=given.target,
-        weights=given.weights, tools=given.tools, clock=given.clock, **more,
+        weights=given.weights, protect=given.protect, watchdog=given.watchdog, tools=given.tools,
+        clock=given.clock, **more,
     )  # fmt: skip
     if given.json:
         report.print_json(manifest)
