@@ -140,6 +140,91 @@ ATTRIBUTES = {
 }  # fmt: skip
 
 
+#: Whole networks: the ends, the nodes and the sentence; ``s`` is not given.
+WHOLES = {
+    "a state of two axes": ("(float[N,T,3] x)", FRONT + "y = GRU<hidden_size=5>(s, W, R, B, , wide)",
+                            "must have an initial state of three axes, not 2"),
+    "a state of other units": ("(float[N,T,3] x, float[1,N,4] h)", FRONT + "y = GRU<hidden_size=5>(s, W, R, B, , h)",
+                               "must have initial states of 1 directions and 5 units, not"),
+    "a state for other sequences": ("(float[4,T,3] x)", FRONT + "y = GRU<hidden_size=5>(s, W, R, B, , h3)",
+                                    "must have initial states for each sequence, not for 3"),
+    "lengths of two axes": ("(float[N,T,3] x, int32[N,1] lens)", FRONT + "y = GRU<hidden_size=5>(s, W, R, B, lens)",
+                            "must have whole numbers of one axis as sequence_lens"),
+    "lengths of features": ("(float[N,T,3] x)", FRONT + "q, h = GRU<hidden_size=5>(s, W, R, B) e = Squeeze(h, i0) "
+                            "l = Gather<axis=1>(e, s0) y = GRU<hidden_size=5>(s, W, R, B, l)",
+                            "must have whole numbers of one axis as sequence_lens"),
+    "lengths of other sequences": ("(float[4,T,3] x)", FRONT + "y = GRU<hidden_size=5>(s, W, R, B, l3)",
+                                   "must have sequence_lens for each sequence, not 3 of them"),
+    "some of the sequences": ("(float[4,T,3] x)", FRONT + "g = Gather<axis=1>(s, s0) u = Unsqueeze(g, i1) "
+                              "y = GRU<hidden_size=5>(u, W, R, B)", "must read a vector of features at every step of input 'x', not parts of it along axes 0, 2"),
+    "weights of whole numbers": ("(float[N,T,3] x)", FRONT + "y = GRU<hidden_size=5>(s, Wi, R, B)",
+                                 "must have finite floats as weights|Type Error"),
+    "weights beyond float32": ("(double[N,T,3] x)", FRONT + "y = GRU<hidden_size=5>(s, Wd, Rd, Bd)",
+                               "must have weights that float32 can hold"),
+    "a clip of a smooth function": ("(float[N,T,3] x)", FRONT + 'y = GRU<hidden_size=5, clip=0.5, activations='
+                                    '["Softplus", "Affine"], activation_alpha=[2.0], activation_beta=[3.0e38]>'
+                                    "(s, W, R, B)", "must have a clip that hwrnn can compute|activations that hwrnn can"),
+    "an output twice": ("(float[N,T,3] x)", FRONT + "y = GRU<hidden_size=5>(s, W, R, B) y = Relu(y)",
+                        "must define value 'y' once, and not again as an output of node"),
+    "numbers of text": ("(string[N,T,3] x)", "f = Cast<to=1>(x) y = GRU<hidden_size=5>(f, W, R, B)",
+                        "Input 'x' must hold numbers, not "),
+    "no shape": ("(float[] x)", "y = GRU<hidden_size=5>(x, W, R, B)", "Input 'x' must say how many axes it has: export the network with shapes"),
+    "too many axes": ("(float[a,b,c,d,e,f,g,h,i] x)", "y = GRU<hidden_size=5>(x, W, R, B)",
+                      "Input 'x' must have at most 8 axes, not 9"),
+    "no size": ("(float[N,0,3] x)", FRONT + "y = GRU<hidden_size=5>(s, W, R, B)",
+                "Input 'x' must have axes of 1 to 2147483647, not of 0"),
+    "two sizes of the batch": ("(float[2,T,3] x, float[3,T,3] z)", FRONT + "t = Transpose<perm=[1,0,2]>(z) "
+                               "a = GRU<hidden_size=5>(s, W, R, B) b = GRU<hidden_size=5>(t, W, R, B) y = Add(a, b)",
+                               "Inputs of the network must have one batch size, not 2 and 3"),
+    "an axis that is two things": ("(float[N,N2,3] x)", FRONT + "a = GRU<hidden_size=5>(s, W, R, B) "
+                                   "b = GRU<hidden_size=5>(x, W, R, B) y = Add(a, b)",
+                                   "must be one of batch, time and features, not two of them|must"),
+    "a loop": ("(float[N,T,3] x, int64 m, bool c)", "y = Loop(m, c, x) <body = b (int64 i, bool k, float[N,T,3] v) => "
+               "(bool k2, float[N,T,3] w) { k2 = Identity(k) w = Relu(v) }>",
+               "must be an RNN, GRU or LSTM node: a recurrence in a loop is not understood"),
+    "a condition that is computed": (
+        "(float[N,T,3] x, bool c)", FRONT + "q = GRU<hidden_size=5>(s, W, R, B) y = If (c) <then_branch = a () => "
+        "(float[N] r) { r = Identity(q) }, else_branch = b () => (float[N] r2) { r2 = Identity(q) }>",
+        "must have a condition that is known before the network runs|Input 'c' must hold numbers"),
+    "too many numbers": ("(float[N,T,3] x)", FRONT + "q = GRU<hidden_size=5>(s, W, R, B) y = Expand(q, huge)",
+                         "Network must take at most [0-9]+ numbers to understand, not more"),
+}
+CONSTANTS |= {
+    "h3": matrix(1, 3, 5), "l3": np.array([1, 2, 1], np.int32), "Wi": ONE["W"].astype(np.int32),
+    "Wd": ONE["W"].astype(np.float64) * 1e300, "Rd": ONE["R"].astype(np.float64), "Bd": ONE["B"].astype(np.float64),
+    "huge": np.array([1, 2**24, 1, 1]), "cond": np.array(True), "far": np.array([1e30], np.float32),
+    "inf": np.float32(3e38),
+}
+SENTENCES |= {
+    "c = Identity(five) y = Softmax(c)": r"\(Softmax\) must have a computed value",
+    "y = ArgMax(five)": r"\(ArgMax\) must have a computed value",
+    "t = Transpose<perm=[2,1,0,3]>(Y) y = Add(Y, t)": "must compute with values|batch, time and features lie alike",
+    "n = Shape(x) a = Gather(n, i0) b = Gather(n, i1) y = Slice(wide, i0, a)": (
+        r"\(Slice\) must have known starts and ends for a constant"),
+    "y = Gather(Y, pair)": "must take all steps or one along axis 0, not 2 of them",
+    "q = Squeeze(Y, i1) y = ReverseSequence(q, whole)": "must turn whole sequences, or by lengths that are an input",
+    "n = Shape(x) y = Clip(n, i0)": "must not bound sizes that the file leaves open",
+    "n = Shape(x) y = Gemm(n, wide)": "must compute with numbers, not with sizes that the file leaves open|two axes",
+    "n = Shape(x) q = Add(Y, n) y = Cast<to=1>(q)": "must compute with numbers, not with sizes that the file leaves",
+    "n = Shape(x) b = Gather(n, i0) q = Unsqueeze(wide, i0) y = Expand(q, b)": "must repeat along|must have a shape",
+    "y = Expand(Y, fivef)": "must have constant whole numbers as shape, not a computed value|Type Error",
+    "e = Less(s0, Y) y = Cast<to=1>(e)": "must have a constant as value to compare, not a computed value",
+    "y = Cast<to=9>(Y)": "must not cut computed numbers to bool|must not turn computed numbers into truth",
+    "y = Erf(Y)": r"\(Erf\) must be of a function that hwrnn has: this one is not in its catalogue",
+    "q = Add(Y, two_steps) y = Relu(q)": "must compute with constants that are the same|values that fit each other",
+}
+CONSTANTS |= {"fivef": matrix(5), "two_steps": matrix(6, 1, 1, 1)}
+
+
+@pytest.mark.parametrize("name", WHOLES)
+def test_a_network_that_is_odd_as_a_whole(name, tmp_path):
+    inputs, text, sentence = WHOLES[name]
+    constants = {k: v for k, v in {**ONE, **CONSTANTS}.items() if re.search(rf"\b{k}\b", text)}
+    path = write(tmp_path / "n.onnx", text, constants, ends=f"{inputs} => (float y)")
+    with pytest.raises(UsageError, match=sentence):
+        _ = hwrnn.import_onnx(path).model
+
+
 @pytest.mark.parametrize("text", OTHERS)
 def test_what_a_node_of_another_operator_set_cannot_is_told(text, tmp_path):
     opset, sentence = OTHERS[text]
