@@ -106,8 +106,8 @@ def watch(folder: Path) -> None:
     recorder = Recorder(folder)
     for kind in (UsageError, Damaged, ToolError):
 
-        def init(self: BaseException, *args: Any, base: type[BaseException] = kind.__mro__[1]) -> None:
-            base.__init__(self, *args)
+        def init(self: BaseException, *args: Any, made: Any = kind.__init__, **options: Any) -> None:
+            made(self, *args, **options)
             recorder.made(self)
 
         kind.__init__ = init  # type: ignore[method-assign,assignment]
