@@ -6,11 +6,13 @@ import argparse
 import importlib
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from hwrnn import __version__
 from hwrnn.commands import VERBS
-from hwrnn.errors import UsageError
+from hwrnn.errors import UsageError, plain
 
 __all__ = ["main"]
 
@@ -41,26 +43,82 @@ def _module(verb: str) -> Any:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command line; the exit code: 0, 1 for a failed comparison, 2 for a person's mistake."""
+    """Run a command line; the exit code: 0, 1 for a failed comparison, 2 for a person's mistake, 128 + a signal's."""
     # Two threads of linear algebra on matrices this small are several times slower than one.
     for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     try:
-        given = _parser().parse_args(argv)
-        if given.verb is None:
-            _parser().print_help()
-            return 2
-        return _run(given)
+        with _ended_by_signals():
+            given = _parser().parse_args(argv)
+            if given.verb is None:
+                _parser().print_help()
+                return 2
+            code = _run(given)
+            sys.stdout.flush()
+            return code
     except UsageError as error:
-        print(f"hwrnn: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("hwrnn: interrupted", file=sys.stderr)
-        return 130
+        return _said(error, 2)
+    except _Signalled as error:
+        return _said(f"ended by {error.args[0].name}", 128 + error.args[0])
+    except KeyboardInterrupt as error:
+        return _said("interrupted" + "".join(f": {words}" for words in error.args), 130)
     except BrokenPipeError:
-        # The reader of our output went away; keep Python from complaining about it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 1
+    except OSError as error:
+        _drop_output()
+        return _said(_system_words(error), 2)
+    except MemoryError:
+        return _said("Memory must be enough for this, and is not: use a smaller model, less data or fewer lanes", 2)
+
+
+def _said(words: object, code: int) -> int:
+    print(f"hwrnn: {words}", file=sys.stderr)
+    return code
+
+
+def _drop_output() -> None:
+    """Keep Python from complaining at exit of output that nobody can take: its reader went away, or a disk is full."""
+    # Only where it is the process' own, which a test's or a notebook's is not.
+    if sys.stdout is not None and sys.stdout is sys.__stdout__:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _system_words(error: OSError) -> str:
+    """What the system refuses that no library function has a sentence of its own for."""
+    import errno
+    import tempfile
+
+    told = plain(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"Disk must have room left, also for temporary files (in {tempfile.gettempdir()!r}), but has not: {told}"
+    return f"Files must be what the system lets hwrnn read and write, and one is not: {told}"
+
+
+class _Signalled(BaseException):
+    """The process was asked to end; carries the signal."""
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let what asks a process to end raise an exception, so that temporary files and child processes go with it."""
+    import signal
+    import threading
+
+    def ended(number: int, _frame: object) -> NoReturn:
+        signal.signal(number, signal.SIG_IGN)  # once is enough: the cleaning is not to be disturbed
+        raise _Signalled(signal.Signals(number))
+
+    known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    main_thread = threading.current_thread() is threading.main_thread()
+    taken = [number for number in known if main_thread and signal.getsignal(number) is signal.SIG_DFL]
+    try:
+        for number in taken:
+            signal.signal(number, ended)
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _run(given: Any) -> int:

@@ -8,15 +8,15 @@ import hashlib
 import os
 import shlex
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from hwrnn.errors import UsageError
+from hwrnn.errors import UsageError, plain
 from hwrnn.files import atomic_write, cache_folder
+from hwrnn.processes import how_it_ended, run_program
 
 __all__ = [
     "CPP", "C", "Language", "compiler", "compiler_available", "found", "identity", "library_cached", "native",
@@ -24,6 +24,7 @@ __all__ = [
 ]  # fmt: skip
 
 _KEPT = 200  # libraries in the cache folder
+_PROBE = 60.0  # seconds that a compiler may take to tell its version
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -160,15 +161,15 @@ def _path(name: str, command: tuple[str, ...], flags: Sequence[str], key: str, l
 
 @functools.cache
 def _version(command: tuple[str, ...]) -> str:
-    return subprocess.run([*command, "--version"], capture_output=True, text=True, check=False).stdout
+    return run_program([*command, "--version"], most=_PROBE).output
 
 
 @functools.cache
 def _macros(command: tuple[str, ...], option: str, flag: str) -> str:
     """The macros that a compiler predefines under a flag, which name every extension that it may use; "" on failure."""
     line = [*command, flag, "-x", option, "-dM", "-E", os.devnull]
-    done = subprocess.run(line, capture_output=True, text=True, errors="replace", check=False)
-    return "\n".join(sorted(done.stdout.splitlines())) if not done.returncode else ""
+    done = run_program(line, most=_PROBE)
+    return "\n".join(sorted(done.output.splitlines())) if not done.code else ""
 
 
 def _compiled(command: tuple[str, ...], source: str, flags: Sequence[str], language: Language, purpose: str) -> bytes:
@@ -176,10 +177,11 @@ def _compiled(command: tuple[str, ...], source: str, flags: Sequence[str], langu
         file, library = Path(folder, "model").with_suffix(language.suffix), Path(folder, "model.so")
         file.write_text(source)
         line = [*command, *flags, "-shared", "-fPIC", os.fspath(file), "-o", os.fspath(library), "-lm"]
-        done = subprocess.run(line, capture_output=True, text=True, errors="replace", check=False)
-        if done.returncode or not library.is_file():
-            told = [text for text in done.stderr.splitlines() if "error" in text] or done.stderr.splitlines()
-            reason = " ".join((told or ["it says nothing"])[0].replace(os.fspath(file), file.name).split())
+        done = run_program(line)
+        if done.code or not library.is_file():
+            lines = [text for text in done.errors.splitlines() if text.strip()]
+            told = [text for text in lines if "error" in text] or lines or [f"it {how_it_ended(done.code)}"]
+            reason = plain(told[0].replace(os.fspath(file), file.name))
             made = f"{language.name} compiler {shlex.join(command)!r}"
             raise UsageError(f"{made} must build {purpose}, but fails ({reason})")
         return library.read_bytes()

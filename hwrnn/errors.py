@@ -37,8 +37,8 @@ def shown(value: object, most: int = 60) -> str:
     return text if len(text) <= most + 3 else f"{text[:most]}..."
 
 
-def plain(error: BaseException, most: int = 200) -> str:
-    """What a library's error says, for a sentence: printable, on one line, cut after ``most`` characters."""
+def plain(error: BaseException | str, most: int = 200) -> str:
+    """What a library or a program says, for a sentence: printable, on one line, cut after ``most`` characters."""
     words = "".join(c if c.isprintable() else " " for c in str(error))
     return " ".join(words.split())[:most] or type(error).__name__
 

@@ -1,7 +1,8 @@
 """Files that are whole or absent: atomic writing, generated folders, and the cache folder.
 
 A file is written beside its destination, flushed to the disk and renamed over it, so that neither a killed
-process nor a full disk leaves half a file under the final name.
+process nor a full disk leaves half a file under the final name. Processes that write to one place at once take turns
+(``hwrnn.locks``).
 """
 
 import atexit
@@ -9,13 +10,13 @@ import errno
 import functools
 import hashlib
 import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from hwrnn import locks
 from hwrnn.errors import UsageError
 
 CHECKSUMS = "SHA256SUMS"
@@ -28,25 +29,29 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path``, with its suffix; leaving the block renames it to ``path``.
 
-    The block must create the file. If it raises, the temporary file is removed and ``path`` stays as it was.
-    A symbolic link is followed, so that the file it points to is the one replaced.
+    The block must write the file. If it raises, the temporary file is removed and ``path`` stays as it was; what a
+    killed process left is removed by the next one that writes to ``path``. A symbolic link is followed, so that the
+    file it points to is the one replaced.
 
     Raises UsageError where ``path`` is not a regular file, or its folder is missing, read-only or full.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         raise UsageError(f"Output path must be a file, not the folder or device {os.fspath(path)!r}")
-    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{target.suffix}")
-    try:
-        with _told(path):
-            temporary.touch()
-            yield temporary
-            _sync(temporary)
-            os.replace(temporary, target)
-            _sync(target.parent)
-    finally:
-        with suppress(FileNotFoundError, NotADirectoryError):
-            temporary.unlink()
+    temporary = None
+    with ExitStack() as stack:
+        try:
+            with _told(path):
+                locks.tidy(target, once=True)
+                temporary = stack.enter_context(locks.temporary_file(target))
+                yield temporary
+                _sync(temporary)
+                os.replace(temporary, target)
+                _sync(target.parent)
+        finally:
+            if temporary is not None:
+                with suppress(FileNotFoundError, NotADirectoryError):
+                    temporary.unlink()
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
@@ -85,37 +90,48 @@ def replace_folder(path: str | os.PathLike[str], stale: str | None = None) -> It
     Raises UsageError where ``path`` is no such folder, or its parent is missing, read-only or full.
     """
     target = Path(os.path.realpath(path))
-    carried = _carried(target, os.fspath(path))
+    with locks.turn(target.parent):
+        locks.recover(target)
+        _to_carry(target, os.fspath(path), stale)
+    fresh = None
+    with ExitStack() as stack:
+        try:
+            with _told(path):
+                locks.tidy(target)
+                fresh = stack.enter_context(locks.temporary_folder(target))
+                yield fresh
+                generated = _files(fresh)
+                atomic_write(fresh / CHECKSUMS, "".join(f"{_digest(fresh / f)}  {f}\n" for f in generated))
+                with locks.turn(target.parent):
+                    # Asked again, since another process may have had its turn while the block ran.
+                    _carry(_to_carry(target, os.fspath(path), stale), target, fresh, os.fspath(path))
+                    for item in (fresh, *fresh.rglob("*")):
+                        if not item.is_symlink():
+                            _sync(item)
+                    locks.put_in_place(fresh, target)
+                    _sync(target.parent)
+        finally:
+            if fresh is not None:
+                shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _to_carry(target: Path, name: str, stale: str | None) -> list[str]:
+    """What a person put into a folder that is to be replaced."""
+    carried = _carried(target, name)
     if stale is not None and target.is_dir():
         carried = _without_stale(carried, [folder for folder in sorted(target.glob(stale)) if folder.is_dir()])
-    token = secrets.token_hex(4)
-    fresh, former = (target.with_name(f".{target.name}.{token}.{kind}") for kind in ("new", "old"))
-    try:
-        with _told(path):
-            fresh.mkdir()
-            yield fresh
-            generated = _files(fresh)
-            atomic_write(fresh / CHECKSUMS, "".join(f"{_digest(fresh / f)}  {f}\n" for f in generated))
-            for name in carried:
-                if (fresh / name).exists():
-                    raise UsageError(
-                        f"Output folder must not hold a {name!r} of its own, as {os.fspath(path)!r}"
-                        " does: move it away or choose another folder"
-                    )
-                (fresh / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(target / name, fresh / name, follow_symlinks=False)
-            for item in (fresh, *fresh.rglob("*")):
-                if not item.is_symlink():
-                    _sync(item)
-            if target.exists():
-                os.rename(target, former)
-            os.rename(fresh, target)
-            _sync(target.parent)
-    finally:
-        if former.exists() and not target.exists():
-            os.rename(former, target)
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(former, ignore_errors=True)
+    return carried
+
+
+def _carry(carried: list[str], target: Path, fresh: Path, shown: str) -> None:
+    for name in carried:
+        if (fresh / name).exists():
+            raise UsageError(
+                f"Output folder must not hold a {name!r} of its own, as {shown!r}"
+                " does: move it away or choose another folder"
+            )
+        (fresh / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(target / name, fresh / name, follow_symlinks=False)
 
 
 def cache_folder() -> Path:
@@ -195,7 +211,7 @@ def _files(folder: Path) -> list[str]:
     return sorted(
         item.relative_to(folder).as_posix()
         for item in folder.rglob("*")
-        if item.is_symlink() or not item.is_dir()
+        if (item.is_symlink() or not item.is_dir()) and not locks.is_temporary(item.relative_to(folder))
     )
 
 
@@ -220,7 +236,10 @@ def _told(path: str | os.PathLike[str]) -> Iterator[None]:
     except (FileNotFoundError, NotADirectoryError) as error:
         parent = Path(name).parent
         if parent.is_dir():
-            raise
+            raise UsageError(
+                f"Output path must stay while a run writes to it, but the folder of {name!r} was replaced meanwhile:"
+                " run it again"
+            ) from error
         raise UsageError(
             f"Output path must be in an existing folder, not {name!r}: create {str(parent)!r} first"
         ) from error

@@ -72,7 +72,7 @@ def place(
                 " lanes, or take a larger part"
             )
         raise fault
-    placed = [_read(seed, target, folder) for seed, fault in zip(seeds, faults, strict=True) if fault is None]
+    placed = [_checked(seed, target, folder) for seed, fault in zip(seeds, faults, strict=True) if fault is None]
     return sorted(placed, key=lambda p: (p.hold_violations, -p.fmax_mhz, p.seed))
 
 
@@ -92,6 +92,15 @@ def _job(target: Target, netlist: str, folder: Path, seed: int, pinned: bool) ->
     arguments = [*target.place, "--json", netlist, *output, "--seed", str(seed), "--freq", str(target.goal)]
     arguments += ["--timing-allow-fail", "--report", report]
     return Job.calling(FAMILIES[target.family].placer, arguments, log, report)
+
+
+def _checked(seed: int, target: Target, folder: Path) -> Placed:
+    """What nextpnr reported, where that makes sense."""
+    _, report, log = _files(target, seed)
+    try:
+        return _read(seed, target, folder)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ToolError(f"nextpnr wrote no report into {report}", (folder / log).read_text(errors="replace")) from error
 
 
 def _read(seed: int, target: Target, folder: Path) -> Placed:

@@ -46,10 +46,20 @@ def synthesize(
     if fault is not None:
         raise fault
     check_log((folder / SYNTHESIS_LOG).read_text(errors="replace"))
-    netlist: dict[str, Any] = json.loads((folder / NETLIST).read_text())
+    netlist: dict[str, Any] = _netlist(folder / NETLIST, top)
     if boxes:
         share(netlist, top, boxes)
         (folder / NETLIST).write_text(json.dumps(netlist))
+    return netlist
+
+
+def _netlist(file: Path, top: str) -> dict[str, Any]:
+    try:
+        netlist: dict[str, Any] = json.loads(file.read_text())
+        netlist["modules"][top]["cells"], netlist["modules"][top]["ports"]
+    except (ValueError, KeyError, TypeError) as error:
+        log = (file.parent / SYNTHESIS_LOG).read_text(errors="replace")
+        raise ToolError(f"Yosys wrote no netlist of {top} into {file.name}", log) from error
     return netlist
 
 

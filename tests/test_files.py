@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hwrnn import files
+from hwrnn import files, locks
 from hwrnn.errors import UsageError
 from hwrnn.files import atomic_path, atomic_write, cache_folder, replace_folder
 
@@ -184,10 +184,71 @@ def test_failing_rename_puts_the_folder_back(tmp_path, monkeypatch):
             raise OSError(errno.EIO, "gone")
         rename(source, target)
 
+    monkeypatch.setattr("hwrnn.locks._renameat2", lambda: None)  # a system that cannot swap names
     monkeypatch.setattr(files.os, "rename", second_fails)
     with pytest.raises(OSError, match="gone"):
         generate(tmp_path / "out", a="2")
     assert contents(tmp_path) == before
+
+
+def test_a_folder_that_somebody_is_in_is_replaced_in_one_step(tmp_path):
+    """Without the two renames between which a killed process would leave no folder."""
+    generate(tmp_path / "out", a="1")
+    renames = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files.os, "rename", lambda *given: renames.append(given))
+        generate(tmp_path / "out", a="2")
+    assert not renames and contents(tmp_path / "out")["sub/a"] == "2" and os.listdir(tmp_path) == ["out"]
+
+
+def test_a_replacement_that_stopped_between_two_renames_is_mended(tmp_path, monkeypatch):
+    monkeypatch.setattr("hwrnn.locks._renameat2", lambda: None)
+    generate(tmp_path / "out", a="1")
+    (tmp_path / "out").rename(tmp_path / ".out.0123abcd.hwrnn-old")
+    (tmp_path / ".out.0123abcd.hwrnn").mkdir()
+    (tmp_path / "out.0123abcd").mkdir()  # a person's
+    with pytest.raises(RuntimeError), replace_folder(tmp_path / "out"):
+        assert sorted(os.listdir(tmp_path))[-2:] == ["out", "out.0123abcd"]
+        raise RuntimeError
+    assert contents(tmp_path / "out")["sub/a"] == "1"
+    assert sorted(os.listdir(tmp_path)) == ["out", "out.0123abcd"]
+
+
+def test_what_killed_processes_left_is_removed(tmp_path):
+    """And nothing else: not what another run is writing, and no name of a person's."""
+    dead, near = tmp_path / ".m.0123abcd.hwrnn.onnx", [".m.0123abcd.onnx", ".m.hwrnn.onnx", "m.0123abcd.hwrnn.onnx"]
+    for name in near:
+        (tmp_path / name).write_text("mine")
+    with atomic_path(tmp_path / "m.onnx") as alive:
+        alive.write_text("1")
+        dead.write_text("half")
+        code = "import sys; from hwrnn.files import atomic_write; atomic_write(sys.argv[1], '2')"
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / "m.onnx")], check=True)
+        assert alive.exists() and not dead.exists()
+        assert (tmp_path / "m.onnx").read_text() == "2"
+    assert (tmp_path / "m.onnx").read_text() == "1"
+    assert sorted(os.listdir(tmp_path)) == sorted([*near, "m.onnx"])
+
+
+def test_a_turn_that_never_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "_PATIENCE", 0.05)
+    with locks.turn(tmp_path), pytest.raises(UsageError) as caught:
+        generate(tmp_path / "out", a="1")
+    assert str(caught.value) == (
+        f"Output folder must be free to be replaced, but another run has held {str(tmp_path)!r} for 0.05 seconds: end"
+        " that run, or choose another folder"
+    )
+
+
+def test_without_locks_nothing_is_removed_and_nobody_waits(tmp_path, monkeypatch):
+    def none(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(locks.fcntl, "flock", none)
+    (tmp_path / ".out.0123abcd.hwrnn").mkdir()
+    with locks.turn(tmp_path):
+        generate(tmp_path / "out", a="1")
+    assert sorted(os.listdir(tmp_path)) == [".out.0123abcd.hwrnn", "out"]
 
 
 def plant(folder: Path, what: str) -> None:

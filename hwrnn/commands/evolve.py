@@ -44,7 +44,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(given: Any) -> int:
     """Run the verb; the exit code."""
-    from hwrnn.commands.given import check_output, dataset_of
+    from hwrnn.commands.given import check_output, dataset_of, resumable
     from hwrnn.comparing import measured
     from hwrnn.onnx_io import save
     from hwrnn.training.evolution import evolve
@@ -55,10 +55,11 @@ def run(given: Any) -> int:
     names = ("generations", "population", "objective", "batch", "noise", "workers", "checkpoint")
     chosen = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
     bar = report.Progress("evolve")
-    model = evolve(
-        start, data, seed=given.seed, resume=given.resume, **chosen,
-        progress=lambda now: bar(now.generation, now.generations, f"generations, best {now.best:.4f}"),
-    )  # fmt: skip
+    with resumable(given):
+        model = evolve(
+            start, data, seed=given.seed, resume=given.resume, **chosen,
+            progress=lambda now: bar(now.generation, now.generations, f"generations, best {now.best:.4f}"),
+        )  # fmt: skip
     save(model, given.output)
     metric, before = measured(start, data)
     _, value = measured(model, data)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from hwrnn.errors import UsageError
 from hwrnn.model import Model, build_model
 from hwrnn.quantization import QuantizedModel
 
-__all__ = ["check_fits", "check_output", "dataset_of", "float_model", "new_model", "quantized_model"]
+__all__ = ["check_fits", "check_output", "dataset_of", "float_model", "new_model", "quantized_model", "resumable"]
 
 
 def dataset_of(given: Any) -> Dataset:
@@ -28,6 +30,17 @@ def check_output(path: str) -> None:
     from hwrnn.files import check_writable
 
     check_writable(Path(path))
+
+
+@contextmanager
+def resumable(given: Any) -> Iterator[None]:
+    """Tell somebody who interrupts a run how it goes on, where it left a checkpoint."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if given.checkpoint is not None and Path(given.checkpoint).is_file():
+            raise KeyboardInterrupt(f"the same command with --resume goes on from {given.checkpoint!r}") from None
+        raise
 
 
 def new_model(given: Any, data: Dataset) -> Model:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwrnn import report
 from hwrnn.commands.options import data_options, number, whole, width_options
+from hwrnn.errors import UsageError
 
 if TYPE_CHECKING:
     from hwrnn.quantization import QuantizedModel
@@ -28,6 +29,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--finetune", type=whole, default=0, metavar="N", help="epochs of training in fixed point")
     parser.add_argument("--rate", type=number, metavar="R", help="learning rate of that training")
     parser.add_argument("--compiled", action=argparse.BooleanOptionalAction, help="that training in compiled C")
+    parser.add_argument("--checkpoint", metavar="FILE", help="write a checkpoint (.npz) after every epoch of it")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint, bit for bit")
     parser.add_argument("--search-every", type=whole, default=0, metavar="K", help="formats anew every K epochs")
     parser.add_argument("--spectral-norm", type=number, metavar="S", help="of recurrent matrices in that training")
     parser.add_argument("--prove-states", action="store_true", help="make states so wide that none can ever saturate")
@@ -36,7 +39,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(given: Any) -> int:
     """Run the verb; the exit code."""
-    from hwrnn.commands.given import check_fits, check_output, dataset_of, float_model, quantized_model
+    from hwrnn.commands.given import check_fits, check_output, dataset_of, float_model, quantized_model, resumable
     from hwrnn.comparing import measured
     from hwrnn.onnx_io import save
     from hwrnn.quantization import quantize
@@ -45,17 +48,23 @@ def run(given: Any) -> int:
     check_fits(model, data)
     check_output(given.output)
     more: dict[str, Any] = {"progress": report.epochs_bar("fine-tune")} if given.finetune else {}
-    names = ("spectral_norm", "rate", "compiled")
+    if given.resume and given.checkpoint is None:
+        raise UsageError("Resume must come with the path of a checkpoint: give --checkpoint FILE")
+    names = ("spectral_norm", "rate", "compiled", "checkpoint")
     more |= {name: value for name in names if (value := getattr(given, name)) is not None}
     if given.within is not None:
         more |= {"within": given.within, "descent": lambda step: report.say(step_text(step))}
     if given.like is not None:
         more["formats_of"] = quantized_model(given.like)
-    result = quantize(
-        model, data, given.bits, weight_bits=given.weight_bits, activation_bits=given.activation_bits,
-        state_bits=given.state_bits, cell_bits=given.cell_bits, operand_bits=given.operand_bits, method=given.method,
-        finetune=given.finetune, search_every=given.search_every, prove_states=given.prove_states, **more,
-    )  # fmt: skip
+    if given.resume:
+        more["resume"] = True
+    with resumable(given):
+        result = quantize(
+            model, data, given.bits, weight_bits=given.weight_bits, activation_bits=given.activation_bits,
+            state_bits=given.state_bits, cell_bits=given.cell_bits, operand_bits=given.operand_bits,
+            method=given.method, finetune=given.finetune, search_every=given.search_every,
+            prove_states=given.prove_states, **more,
+        )  # fmt: skip
     save(result, given.output)
     metric, before = measured(model, data)
     _, after = measured(result, data)

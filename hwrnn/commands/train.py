@@ -41,7 +41,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(given: Any) -> int:
     """Run the verb; the exit code."""
-    from hwrnn.commands.given import check_output, dataset_of, new_model
+    from hwrnn.commands.given import check_output, dataset_of, new_model, resumable
     from hwrnn.comparing import measured
     from hwrnn.onnx_io import save
     from hwrnn.training import train
@@ -55,7 +55,9 @@ def run(given: Any) -> int:
         "compiled",
     )  # fmt: skip
     options = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
-    model = train(model, data, seed=given.seed, resume=given.resume, progress=report.epochs_bar("train"), **options)
+    bar = report.epochs_bar("train")
+    with resumable(given):
+        model = train(model, data, seed=given.seed, resume=given.resume, progress=bar, **options)
     save(model, given.output)
     metric, value = measured(model, data)
     _, fitted = measured(model, data, on_train=True)

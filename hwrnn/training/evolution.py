@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import pickle
+import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -261,7 +262,7 @@ def _sender(
             f"Objective must be a function of a module to be sent to processes, not {objective!r}: or give workers=1"
         ) from error
     # A fork would copy threads in any state; a fresh interpreter is the one way that works everywhere.
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), _leave_interrupts) as pool:
         try:
             yield pool.submit, workers
         except BrokenProcessPool as error:
@@ -271,6 +272,11 @@ def _sender(
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C reaches every process of a terminal; the one that sends the work ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _smallest(form: Format) -> np.dtype:
