@@ -80,18 +80,17 @@ def _said(words: object, code: int) -> int:
 def _drop_output() -> None:
     """Keep Python from complaining at exit of output that nobody can take: its reader went away, or a disk is full."""
     # Only where it is the process' own, which a test's or a notebook's is not.
-    if sys.stdout is not None and sys.stdout is sys.__stdout__:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if sys.__stdout__ is not None and sys.stdout is sys.__stdout__:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
 
 
 def _system_words(error: OSError) -> str:
     """What the system refuses that no library function has a sentence of its own for."""
     import errno
-    import tempfile
 
     told = plain(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"Disk must have room left, also for temporary files (in {tempfile.gettempdir()!r}), but has not: {told}"
+        return f"Disk must have room left, also for temporary files (TMPDIR), but has not: {told}"
     return f"Files must be what the system lets hwrnn read and write, and one is not: {told}"
 
 

