@@ -25,6 +25,10 @@ SHORTEST = 8
 INTERNAL = {"NotImplementedError", "AssertionError", "StopIteration", "Learnt", "Bound", "AttributeError"}
 
 
+def _has_words(call: ast.Call) -> bool:
+    return any(isinstance(node, ast.Constant) and isinstance(node.value, str) for node in ast.walk(call))
+
+
 @cache
 def package() -> dict[str, dict[int, tuple[int, str]]]:
     """For every file the lines of its raise statements: line -> (first line, name of what is raised)."""
@@ -35,7 +39,8 @@ def package() -> dict[str, dict[int, tuple[int, str]]]:
                 continue  # the links to what stands beside
             lines = {}
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+                # Without words of its own it passes on what was made elsewhere, or goes to an except beside it.
+                if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and _has_words(node.exc):
                     name = ast.unparse(node.exc.func).rpartition(".")[2]
                     for line in range(node.lineno, (node.end_lineno or node.lineno) + 1):
                         lines[line] = (node.lineno, name)
