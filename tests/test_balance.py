@@ -59,8 +59,14 @@ def needs_below(what, target, interval, head):
             yield smaller, needs_of(model.stack, schedules, timing, target)
 
 
-@pytest.mark.parametrize("name", TARGETS)
-@pytest.mark.parametrize("what", STACKS)
+#: Each part with one of the networks, and with another one among the slow ones.
+SQUARE = [
+    pytest.param(what, name, marks=() if (k + j) % len(STACKS) == 0 else pytest.mark.slow, id=f"{what}-{name}")
+    for k, name in enumerate(TARGETS) for j, what in enumerate(STACKS) if (k + j) % len(STACKS) < 2
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("what, name", SQUARE)
 def test_a_balance_is_the_fastest_that_fits_with_nothing_to_spare(what, name):
     model, target = model_of(what), TARGETS[name]
     timing, capacity = target.timing, capacity_of(target)
