@@ -19,8 +19,10 @@ hwrnn_setup() {
     local python stamp due log
     python=$(hwrnn_python) || return 1
     stamp=$ROOT/.venv/hwrnn.stamp
-    # The path belongs in: a virtual environment does not survive a move of its folder.
-    due=$({ echo "$ROOT"; cat "$ROOT/pyproject.toml" "$ROOT/scripts/requirements.txt"; } | cksum)
+    # The path belongs in: a virtual environment does not survive a move of its folder. Of pyproject.toml what tools of
+    # development read does not, nor do comments.
+    due=$({ echo "$ROOT"; sed -e '/^\[tool\.ruff\]/,$d' -e '/^ *#/d' "$ROOT/pyproject.toml"
+        grep -v '^#' "$ROOT/scripts/requirements.txt"; } | cksum)
     if [ "$(cat "$stamp" 2>/dev/null)" != "$due" ]; then
         echo "hwrnn: installing into $ROOT/.venv (once; takes a minute or two)" >&2
         log=$ROOT/.venv/hwrnn-install.log
@@ -29,7 +31,9 @@ hwrnn_setup() {
             return 1
         fi
         if ! {
-            "$ROOT/.venv/bin/python" -m pip install --requirement "$ROOT/scripts/requirements.txt" &&
+            # Wheels only: what builds a source archive would come without a hash.
+            "$ROOT/.venv/bin/python" -m pip install --require-hashes --only-binary :all: \
+                --requirement "$ROOT/scripts/requirements.txt" &&
             "$ROOT/.venv/bin/python" -m pip install --no-deps --no-build-isolation --editable "$ROOT"
         } </dev/null >"$log" 2>&1; then
             tail -n 20 "$log" >&2
