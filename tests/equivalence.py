@@ -6,8 +6,8 @@ stream's ``valid`` is 0, its payload may differ. ABC then simulates, merges what
 (van Eijk, IEEE Trans. CAD 19 (2000) 814-819), unrolls, and searches an inductive invariant (N. Een, A. Mishchenko,
 R. Brayton, FMCAD 2011): "equal" holds for runs of any length and for every stream, "different" comes with a run.
 
-What is modelled: registers start with their initial value, and where they have none with any, which may differ between
-the designs; memories likewise. An ``x`` that an expression makes (a read beyond a memory's end) is 0 in both.
+What is modelled: registers start with their initial value, and where they have none with any; memories likewise. An
+``x`` that an expression makes (a read beyond a memory's end) is 0 in both.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def yosys(name: str, script: str, folder: Path) -> None:
         raise Undecidable(f"Yosys: {fault}")
 
 
-def read(text: str, top: str, name: str, folder: Path) -> tuple[dict[str, Port], list[str]]:
+def read(text: str, top: str, name: str, folder: Path) -> tuple[dict[str, Port], dict[str, set[str]]]:
     """Flatten one design into ``name.json``; its ports by name, and ports for what registers without a value hold."""
     (folder / f"{name}.text").write_text(text)
     reader = "read_rtlil" if re.search(r"^(attribute|autoidx|module \\)", text, re.MULTILINE) else "read_verilog"
@@ -189,21 +189,26 @@ def read(text: str, top: str, name: str, folder: Path) -> tuple[dict[str, Port],
     return ports, starts
 
 
-def begin(module: dict[str, Any]) -> list[str]:
-    """Give registers without initial value one from ports ``begin_NAME``, as long as a new port ``begun`` is 0."""
+def begin(module: dict[str, Any]) -> dict[str, set[str]]:
+    """Give registers without initial value one from ports ``begin_N``, as long as a new port ``begun`` is 0.
+
+    The result tells by port what a register's bit is called.
+    """
     nets, cells, ports = module["netnames"], module["cells"], module["ports"]
     first: dict[int, str] = {}
-    names: dict[int, str] = {}
-    for name, net in sorted(nets.items(), key=lambda item: item[1]["hide_name"]):
+    names: dict[int, set[str]] = {}
+    for name, net in nets.items():
         values = net["attributes"].get("init", "")[::-1].ljust(len(net["bits"]), "x")
+        plain = re.sub(r"[^A-Za-z0-9]+", "_", re.sub(r"\$\d+$", "", name))
         for k, (bit, value) in enumerate(zip(net["bits"], values, strict=False)):
             if value in "01":
                 first[bit] = value
-            names.setdefault(bit, f"{name}_{k}")
+            names.setdefault(bit, set()).add(f"{plain}[{k}]")
     used = [b for net in nets.values() for b in net["bits"] if isinstance(b, int)]
     fresh = iter(range(max(used, default=1) + 1, 1 << 62))
     begun = next(fresh)
     ports["begun"] = {"direction": "input", "bits": [begun]}
+    starts: dict[str, set[str]] = {}
     for name, cell in list(cells.items()):
         if not cell["type"].startswith(("$dff", "$sdff")):
             continue
@@ -216,7 +221,8 @@ def begin(module: dict[str, Any]) -> list[str]:
         cell["connections"]["Q"] = inner
         nets[f"{name}_inner"] = {"hide_name": 1, "bits": inner, "attributes": {"init": "0" * len(bits)}}
         for bit in unknown:
-            port = "begin_" + "".join(c if c.isalnum() else f"_{ord(c):x}_" for c in names[bit])
+            port = f"begin_{len(starts)}"
+            starts[port] = names[bit]
             ports[port] = {"direction": "input", "bits": [values[bits.index(bit)]]}
         cells[f"{name}_begin"] = {
             "type": "$mux",
@@ -225,7 +231,23 @@ def begin(module: dict[str, Any]) -> list[str]:
             "port_directions": {"A": "input", "B": "input", "S": "input", "Y": "output"},
             "connections": {"A": values, "B": inner, "S": [begun], "Y": bits},
         }
-    return [port for port in ports if port.startswith("begin_")]
+    return starts
+
+
+def matched(gold: Mapping[str, set[str]], gate: Mapping[str, set[str]]) -> dict[str, str]:
+    """The register of ``gold`` that holds at first what one of ``gate`` does, by any name that both have.
+
+    Each is taken once, and those without stay free. So whatever the registers of ``gate`` hold, there is a start of
+    ``gold`` that the proof compares with, however they are matched.
+    """
+    by_name = {name: port for port, names in gold.items() for name in names}
+    found: dict[str, str] = {}
+    for port, names in gate.items():
+        partners = (by_name[name] for name in sorted(names) if name in by_name)
+        partner = next((p for p in partners if p not in found.values()), None)
+        if partner is not None:
+            found[port] = partner
+    return found
 
 
 def check(module: Mapping[str, Any]) -> None:
@@ -256,7 +278,9 @@ def streams(ports: Sequence[Port]) -> dict[str, tuple[str, list[str]]]:
     return found
 
 
-def product(ports: Sequence[Port], starts: tuple[Sequence[str], Sequence[str]], payload: str, resets: str) -> str:
+def product(
+    ports: Sequence[Port], starts: tuple[Mapping[str, set[str]], Mapping[str, set[str]]], payload: str, resets: str
+) -> str:
     """The product machine's Verilog."""
     if payload not in ("valid", "always") or resets not in ("start", "any"):
         raise ValueError(f"payload and resets must be known ones, not {payload!r} and {resets!r}")
@@ -306,10 +330,15 @@ def product(ports: Sequence[Port], starts: tuple[Sequence[str], Sequence[str]], 
             differ = f"gold_{port.name} != gate_{port.name}"
             when = f"gold_{guard[port.name]} & " if port.name in guard else ""
             terms.append(f"({when}({differ}))")
-    free += [f"input {name}" for name in dict.fromkeys([*starts[0], *starts[1]])]
+    same = matched(*starts)
+    free += [f"input gold_{name}" for name in starts[0]]
+    free += [f"input gate_{name}" for name in starts[1] if name not in same]
     for side, names in zip(("gold", "gate"), starts, strict=True):
         wired = ", ".join(f".{p.name}({p.name if p.input else f'{side}_{p.name}'})" for p in ports)
-        wired += "".join(f", .{name}({name})" for name in ("begun", *names))
+        wired += ", .begun(begun)"
+        for name in names:
+            tied = f"gold_{same[name]}" if side == "gate" and name in same else f"{side}_{name}"
+            wired += f", .{name}({tied})"
         body.append(f"  {side} {side} ({wired});")
     body.append(f"  assign bad = {calm} & ({' | '.join(terms)});")
     return "\n".join([f"module product ({', '.join([*free, 'output bad'])});", *body, "endmodule", ""])

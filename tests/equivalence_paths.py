@@ -1,8 +1,8 @@
 """The element-wise path of a cell against Verilog that was written by hand, for all inputs.
 
 ``tests/handwritten/CELL.v`` holds a module for each of the cell's phases, named as the cell's method, without clock:
-from the accumulators (``acc_GATE``) and the old values (``old_NAME``) to the pre-activations (``a_GATE``) and all stored
-values. It knows of a layer nothing but its formats and the names of its nonlinearities.
+from the accumulators (``acc_GATE``) and the old values (``old_NAME``) to the pre-activations (``a_GATE``) and all
+stored values. It knows of a layer nothing but its formats and the names of its nonlinearities.
 
 The path gets what the lanes give it: the accumulator with the rounding half that the bias carries. It is a pipeline
 without feedback, so what it shows some cycles after any state whatever depends on its inputs only: the proof unrolls
