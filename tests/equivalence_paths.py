@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from hwrnn.rtl.elementwise import ElementWise
 from hwrnn.rtl.ports import shape
 from hwrnn.rtl.timing import SHORTEST, Timing
 
-__all__ = ["HANDWRITTEN", "handwritten", "path_verdict"]
+__all__ = ["HANDWRITTEN", "PATH_FAULTS", "emitted", "handwritten", "path_verdict", "planted_in_path"]
 
 HANDWRITTEN = Path(__file__).resolve().parent / "handwritten"
 
@@ -258,3 +258,31 @@ def witness(gates: Gates, stages: Mapping[str, int], name: str, folder: Path, se
 
 #: How a stored value may be decided, the harder ones behind.
 METHODS = ("all patterns", "merging and SAT")
+
+
+#: Faults to plant in a path's RTLIL: a pattern of a cell's text that is found once or more, and its replacement.
+PATH_FAULTS: dict[str, Callable[[str], str]] = {
+    "a constant": lambda cell: re.sub(r"(connect \\B \d+'[01]*)([01])([01]{2})$", _flipped, cell, flags=re.MULTILINE),
+    "an operator": lambda cell: cell.replace("cell $sub ", "cell $add "),
+    "swapped operands": lambda cell: re.sub(r"\\([AB])(?=_| )", lambda m: "\\" + "BA"["AB".index(m[1])], cell)
+    if "cell $sub " in cell
+    else cell,
+}
+
+
+def _flipped(found: re.Match[str]) -> str:
+    return f"{found[1]}{'10'[int(found[2])]}{found[3]}"
+
+
+def planted_in_path(text: str, kind: str, seed: int) -> str:
+    """A path's RTLIL with one fault in one of its cells.
+
+    Raises:
+        ValueError: there is no place for it.
+    """
+    cells = re.findall(r"^ +cell .*?^ +end$", text, re.MULTILINE | re.DOTALL)
+    places = [(cell, faulty) for cell in cells if (faulty := PATH_FAULTS[kind](cell)) != cell]
+    if not places:
+        raise ValueError(f"there is no place for {kind}")
+    cell, faulty = places[seed % len(places)]
+    return text.replace(cell, faulty)

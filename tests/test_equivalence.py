@@ -6,6 +6,12 @@ import pytest
 
 pytest.importorskip("pyosys")
 from equivalence import Undecidable, equivalent
+from equivalence_designs import DESIGNS, FAULTS, emission_verdict, planted
+from equivalence_paths import PATH_FAULTS, emitted, handwritten, path_verdict, planted_in_path
+from networks import network_of
+
+from hwrnn.cells import CELLS
+from hwrnn.rtl.timing import SHORTEST, Timing
 
 #: A stream with one place, whose payload behind the place shows whatever stood there last.
 STREAM = """
@@ -127,3 +133,80 @@ def test_different(name):
 def test_what_is_not_modelled_is_not_decided(old, new):
     with pytest.raises(Undecidable):
         equivalent(COUNTER, changed(COUNTER, (old, new)), "top", seconds=20)
+
+
+def test_emitted_verilog_equals_its_design():
+    assert emission_verdict(DESIGNS["rnn, 1 lane"]()).answer == "equal"
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_fault_in_emitted_verilog_is_found(kind):
+    verdict = emission_verdict(DESIGNS["rnn, 1 lane"](), lambda text: planted(text, kind, 3)[0])
+    assert verdict.answer == "different" and verdict.differing
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gru-reset-before, 8 lanes", "index of the largest", "two channels"])
+def test_emitted_verilog_of_a_form_equals_its_design(name):
+    assert emission_verdict(DESIGNS[name]()).answer == "equal"
+
+
+def layer_of(cell: str, bits: int = 4, **options):
+    """A layer with formats and accumulators of a small network; the head's where no cell is named so."""
+    model = network_of(cell if cell in CELLS else "rnn", 2, 3, bits=bits, **options)[0]
+    return model.layers[0] if cell in CELLS else model.head
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_cell_is_written_by_hand(cell):
+    """A new cell needs Verilog that somebody wrote from its equations, without looking at what hwrnn makes of them."""
+    assert handwritten(cell).exists(), f"Cell {cell} must have Verilog written by hand in tests/handwritten/{cell}.v"
+
+
+#: Cells whose equations stand in another one that is always tested.
+SELDOM = {"lstm", "gru-reset-before", "ligru", "lstm-peephole", "lstm-peephole-coupled"}
+PATHS = [pytest.param(cell, marks=pytest.mark.slow) if cell in SELDOM else cell for cell in [*CELLS, "dense"]]
+
+
+@pytest.mark.parametrize("cell", PATHS)
+def test_path_equals_what_was_written_by_hand(cell):
+    layer = layer_of(cell)
+    for index in range(len(layer.cell.phases)):
+        verdict = path_verdict(layer, index)
+        assert verdict.answer == "equal", (index, verdict)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("cell", "timing", "options"),
+    [
+        ("gru", Timing(product=2, sums=True, factors=1), {}),
+        ("lstm", Timing(sums=True, tree=True), {"cell_clip": 1.0}),
+        ("lstm-coupled", SHORTEST, {"activation": "relu", "gate": "hard_sigmoid_3_16", "output_activation": "relu1"}),
+        ("mingru", SHORTEST, {"bits": 6}),
+    ],
+    ids=["registers", "clip", "functions", "bits"],
+)
+def test_path_of_a_form_equals_what_was_written_by_hand(cell, timing, options):
+    assert path_verdict(layer_of(cell, **options), 0, timing).answer == "equal"
+
+
+@pytest.mark.parametrize("kind", PATH_FAULTS)
+def test_a_fault_in_a_path_is_found(kind):
+    layer = layer_of("mingru")
+    verdict = path_verdict(layer, 0, path=planted_in_path(emitted(layer, 0), kind, 1))
+    assert verdict.answer == "different" and verdict.trace
+
+
+def test_a_fault_in_what_was_written_by_hand_is_found():
+    """The rounding of the product, half down: only the textbook's half up equals the path."""
+    layer, text = layer_of("rnn"), handwritten("rnn").read_text()
+    verdict = path_verdict(layer, 0, cell=changed(text, ("(acc_h, a)", "(acc_h - 1'sb1, a)")))
+    assert verdict.answer == "different" and verdict.trace
+
+
+def test_a_delay_too_much_is_found():
+    layer = layer_of("rnn")
+    longer = emitted(layer, 0, Timing(sums=True))
+    assert longer != emitted(layer, 0)
+    assert path_verdict(layer, 0, path=longer).answer == "different"
