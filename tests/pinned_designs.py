@@ -72,8 +72,8 @@ DESIGNS = {
 
 #: Options by turns, for one design of each cell of the catalogue; these are compared, not pinned.
 _TURNS = (
-    dict(lanes=1, weights="distributed"), dict(lanes=7, channels=3), dict(lanes=4, weights="spram", target="up5k"),
-    dict(lanes="auto", target="ecp5-25k-6", weights="block"), dict(lanes=100, target="gw1n-9", weights="loadable"),
+    dict(lanes=1, weights="distributed"), dict(lanes=7, channels=3), dict(lanes=1, weights="spram", target="up5k"),
+    dict(lanes="auto", target="ecp5-25k-6", weights="block"), dict(lanes=8, target="gw2a-18", weights="loadable"),
 )  # fmt: skip
 
 
