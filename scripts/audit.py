@@ -31,10 +31,9 @@ UNANSWERED = 3
 
 #: The everyday tests of what dependencies do: arrays, files, Verilog, simulators, training.
 CORE = (
-    "test_activations", "test_c_golden", "test_c_reference", "test_cells", "test_cli", "test_data", "test_engine",
-    "test_export", "test_files", "test_fixed", "test_generate", "test_golden", "test_importing", "test_model",
-    "test_numbers", "test_onnx_io", "test_quantization", "test_reproducible", "test_sim", "test_sim_cxxrtl",
-    "test_state_bounds", "test_tidy", "test_training_gradients", "test_training_runs", "test_verilog",
+    "test_activations", "test_c_golden", "test_cells", "test_data", "test_export", "test_files", "test_fixed",
+    "test_generate", "test_golden", "test_long_runs", "test_model", "test_numbers", "test_onnx_io", "test_quantization",
+    "test_reproducible", "test_sim", "test_tidy", "test_training_gradients", "test_verilog",
 )  # fmt: skip
 
 HEAD = """\
