@@ -20,7 +20,12 @@ from hwrnn.rtl.rounds import Order, filled, order_of
 
 __all__ = ["bench_files", "check_file", "random_sequences"]
 
-_STEPS = (4, 1, 2)  # of the sequences of a bench without samples
+_STEPS = (4, 1, 2, 1, 3, 1, 1, 2)  # of the sequences of a bench without samples
+_MOST = 16  # times as many, of a network that is quick enough:
+_CYCLES = 8_000  # that they may take in a row
+_SOME = 8  # sequences that also come one by one, and under every kind of stall
+_MANY = 16  # that also fill what is kept inside
+_OF_CHANNELS = 4  # the most times of a network whose sequences take turns: there all of them come in every run
 # What the bench says of the cycles that it checks.
 _ONE = """\
 from the first input element of a sequence of T steps to its last output element, the network idle before
@@ -31,12 +36,27 @@ between two input vectors of a channel, without stalls, CHANNELS * CYCLES_PER_ST
 _LONG = 3  # steps that it takes to see a steady state
 
 
-def random_sequences(model: QuantizedModel) -> tuple[np.ndarray, np.ndarray]:
-    """Raw inputs over the whole input format, (N, T, inputs), the same in every run, and their lengths (N,)."""
+def random_sequences(model: QuantizedModel, cycles: int = 1, channels: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Raw inputs (N, T, inputs), the same in every run, and their lengths (N,).
+
+    They reach over the whole input format, over a half, a quarter and an eighth of it, which saturate less, or are its
+    ends.
+
+    Args:
+        cycles: of a step; the fewer, the more sequences.
+        channels: that the sequences take turns in.
+    """
     form = model.input_format
     rng = np.random.default_rng(0x5EED)
-    shape = (len(_STEPS), max(_STEPS), model.inputs)
-    return rng.integers(form.lo, form.hi, shape, np.int64, endpoint=True), np.array(_STEPS)
+    times = min(max(_CYCLES // (sum(_STEPS) * cycles), 1), _MOST if channels == 1 else _OF_CHANNELS)
+    lengths = np.tile(_STEPS, times)
+    x = np.zeros((len(lengths), max(_STEPS), model.inputs), np.int64)
+    for n in range(len(x)):
+        lo, hi = form.lo >> n % 5, form.hi >> n % 5
+        x[n] = rng.integers(lo, hi, x[n].shape, np.int64, endpoint=True)
+        if n % 5 == 4:
+            x[n] = np.where(x[n] < 0, form.lo, form.hi) if form.lo < 0 else form.hi * (x[n] % 2)
+    return x, lengths
 
 
 def timed(x: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -68,6 +88,13 @@ def bench_files(network: Network, name: str, version: str, x: np.ndarray, length
         times = -(-wanted // int(lengths.sum()))
         x, lengths = filled(np.tile(x, (times, 1, 1)), np.tile(lengths, times), channels)
     order = order_of(lengths, channels)
+
+    def part(name: str, sequences: int) -> dict[str, int]:
+        # Of channels, whose sequences take turns, all.
+        many = sequences if channels == 1 else len(lengths)
+        outputs = int((shown.sequences < many).sum()) * network.outputs_per_vector
+        return {f"{name}_ELEMENTS": int(lengths[:many].sum()) * model.inputs, f"{name}_OUTPUTS": outputs}
+
     shown = order.emitted(model.every_step)
     output = golden(model, x, lengths).output
     if network.argmax:
@@ -85,6 +112,8 @@ def bench_files(network: Network, name: str, version: str, x: np.ndarray, length
         "INPUTS": model.inputs,
         "ELEMENTS": int(lengths.sum()) * model.inputs,
         "OUTPUTS": len(shown.ends) * network.outputs_per_vector,
+        **part("SOME", _SOME),
+        **part("MANY", _MANY),
         "CHANNELS": channels,
         "TAG_BITS": tag,
         "TAG_WIRE": f"  wire [{tag - 1}:0] m_axis_tid;\n" if tag else "",
@@ -95,8 +124,11 @@ def bench_files(network: Network, name: str, version: str, x: np.ndarray, length
         "LATER_STEP": network.cycles_of_later_step,
         "FIRST_LAYER": network.engines[0].cycles_per_step,
         "LATENCY": network.latency,
+        "WHOLE": _whole(network, lengths),
+        # Each kind of stall at the input meets each one at the output.
+        "TURNS": -(-4 // min(len(lengths), _SOME)),
         # Bursts hold back at most 32 cycles an element, and a transfer at one port may wait for a few steps.
-        "PATIENCE": 64 * (slowest + network.latency + 64),
+        "PATIENCE": 8 * (slowest + network.latency + 64),
     }
     files = {
         "stimulus.hex": "".join(_hex(x, replace(order, channels=0 * order.channels), bits[0])),
@@ -110,6 +142,17 @@ def bench_files(network: Network, name: str, version: str, x: np.ndarray, length
         if network.weights == "spram":
             holes["LOAD_FIRST"] = "    // There are no weights yet.\n    load;\n\n"
     return {f"{name}_tb.v": _filled("bench.v", holes), **files}
+
+
+def _whole(network: Network, lengths: np.ndarray) -> int:
+    """Cycles from the first input element to the last output element of all sequences in a row; 0 where not known.
+
+    A head that works once a sequence may hold short ones back; of several channels, rounds are timed.
+    """
+    slower = any(engine.cycles_per_step > network.cycles_per_step for engine in network.engines)
+    if network.channels > 1 or network.repeat is not None or slower:
+        return 0
+    return network.sequence_cycles(int(lengths.sum()))
 
 
 def check_file(network: Network, name: str, version: str, ports: tuple[str, str]) -> dict[str, str]:

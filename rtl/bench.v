@@ -2,9 +2,10 @@
 //
 // It reads stimulus.hex and expected.hex from the folder in which the simulator runs, and checks
 //   - every output element and tlast, under each of four kinds of stall on either port: always willing, random, bursts,
-//     and waiting for the other side (a valid that waits for ready, a ready that waits for valid),
+//     and waiting for the other side (a valid that waits for ready, a ready that waits for valid); the output also not
+//     taken at all until nothing moves any more, and then emptied,
 //   - that valid, data and last hold until ready, and that nothing follows the last element,
-//   - that a reset in the middle of a sequence leaves nothing behind,
+//   - that a reset, of one cycle or several, leaves nothing behind wherever it comes, and that no port moves during it,
 //   - cycles: @CYCLES@@LOAD_SAYS@@FAULT_SAYS@.
 // It ends with one line, PASS or FAIL with the reason, and $finish. It is plain Verilog-2001 with delays.
 /* verilator lint_off WIDTH */  // integers count and index
@@ -14,6 +15,10 @@ module @NAME@_tb;
   localparam INPUTS = @INPUTS@;                // elements of an input vector
   localparam ELEMENTS = @ELEMENTS@;              // words of stimulus.hex
   localparam OUTPUTS = @OUTPUTS@;               // words of expected.hex
+  localparam SOME_ELEMENTS = @SOME_ELEMENTS@;         // of the sequences that come one by one and under every kind of stall
+  localparam SOME_OUTPUTS = @SOME_OUTPUTS@;
+  localparam MANY_ELEMENTS = @MANY_ELEMENTS@;         // of those that fill what is kept inside
+  localparam MANY_OUTPUTS = @MANY_OUTPUTS@;
   localparam CHANNELS = @CHANNELS@;              // sequences that take turns, vector by vector
   localparam TAG_BITS = @TAG_BITS@;              // of m_axis_tid, which only a network of several channels has
   localparam CYCLES_PER_STEP = @CYCLES_PER_STEP@;
@@ -21,7 +26,10 @@ module @NAME@_tb;
   localparam FIRST_LAYER = @FIRST_LAYER@;          // cycles a step of the first layer, which others may hold back
   localparam LATENCY = @LATENCY@;
   localparam PATIENCE = @PATIENCE@;              // cycles without a transfer after which a run is given up
-  localparam ALWAYS = 0, RANDOM = 1, BURSTS = 2, WAITS = 3;
+  localparam STILL = LATENCY + CHANNELS * LATER_STEP + 64;  // cycles without a transfer after which all is full
+  localparam WHOLE = @WHOLE@;               // cycles of all sequences in a row without stalls; 0: not in closed form
+  localparam TURNS = @TURNS@;                  // of the kinds of stalls
+  localparam ALWAYS = 0, RANDOM = 1, BURSTS = 2, WAITS = 3, FULL = 4;
 
   reg aclk;
   reg aresetn;
@@ -47,6 +55,9 @@ module @NAME@_tb;
   reg [OUTPUT_BITS+TAG_BITS:0] expected [0:OUTPUTS-1];
 
   integer input_kind, output_kind;
+  integer turn, sequence;         // the input's kind follows both, the output's kind too
+  integer resets;
+  reg varied;                     // the input's kind changes with every sequence
   integer cycle;                  // the one that the next rising edge ends
   integer sent, stop;             // input elements transferred, and those to transfer
   integer received, due;          // output elements transferred, and those to come until the run is over
@@ -65,6 +76,7 @@ module @NAME@_tb;
   reg [31:0] noise;               // a linear feedback shift register, x^32 + x^22 + x^2 + x + 1
   reg [4:0] input_burst, output_burst;
   reg input_on, output_on;
+  reg emptied;                    // of an output that is not taken until nothing moves: it is taken now
 
   // Whether a port's partner is willing in this cycle.
   function is_willing;
@@ -74,6 +86,7 @@ module @NAME@_tb;
       RANDOM: is_willing = random_bit;
       BURSTS: is_willing = burst_on;
       WAITS: is_willing = other_before;
+      FULL: is_willing = emptied;
       default: is_willing = 1'b1;
     endcase
   endfunction
@@ -118,6 +131,7 @@ module @NAME@_tb;
         s_axis_tlast = noise[5];
       end
       s_axis_tvalid = offered;
+      emptied = quiet >= STILL || (emptied && valid_before);
       m_axis_tready = is_willing(output_kind, noise[24], output_on, valid_before)@FAULT_HOLD@;
       #5;
       quiet = quiet + 1;
@@ -138,6 +152,10 @@ module @NAME@_tb;
         if (sent % INPUTS == INPUTS - 1) begin
           round = cycle - vector_at[sent / INPUTS % CHANNELS];
           vector_at[sent / INPUTS % CHANNELS] = cycle;
+        end
+        if (varied && s_axis_tlast) begin
+          sequence = sequence + 1;
+          input_kind = (turn + output_kind + sequence) % 4;
         end
         offered = 1'b0;
         sent = sent + 1;
@@ -177,15 +195,20 @@ module @NAME@_tb;
   endtask
 
   task reset;
+    input integer long;
     begin
       aresetn = 1'b0;
       s_axis_tvalid = 1'b0;
       m_axis_tready = 1'b0;
       offered = 1'b0;
       held = 1'b0;
-      repeat (4) begin
+      emptied = 1'b0;
+      {ready_before, valid_before} = 0;
+      repeat (long) begin
         #5 aclk = 1'b1;
         #5 aclk = 1'b0;
+        if (s_axis_tready === 1'b1 || m_axis_tvalid === 1'b1)
+          fail("a port moves during a reset");
       end
       aresetn = 1'b1;
       sent = 0;
@@ -212,28 +235,35 @@ module @NAME@_tb;
     s_axis_tlast = 1'b0;
     noise = 32'h13579bdf;
     {input_burst, output_burst, input_on, output_on} = 0;
-    {ready_before, valid_before, failed} = 0;
+    {ready_before, valid_before, failed, emptied, varied, checking} = 0;
     input_kind = ALWAYS;
     output_kind = ALWAYS;
     cycle = 0;
     checked = 0;
+    sent = 0;
+    received = 0;
     begins = 0;
     $readmemh("stimulus.hex", stimulus);
     $readmemh("expected.hex", expected);
-    reset;
+    reset(4);
     if (^stimulus[ELEMENTS-1] === 1'bx || ^expected[OUTPUTS-1] === 1'bx)
       fail("stimulus.hex or expected.hex is not in this folder");
 
-@LOAD_FIRST@    // A reset in the middle.
-    checking = 1'b0;
+@LOAD_FIRST@    // Resets at many places, under stalls of every kind; what came before them is checked too.
+    checking = 1'b1;
     stop = ELEMENTS;
     due = OUTPUTS;
-    while (!failed && sent < (ELEMENTS + 1) / 2)
-      tick;
-    reset;
+    for (resets = 0; resets < 8; resets = resets + 1) begin
+      output_kind = resets % 5;
+      input_kind = resets % 4;
+      while (!failed && received < due && quiet < STILL - 1 && (output_kind == FULL || sent * 8 <= resets * SOME_ELEMENTS))
+        tick;
+      reset(resets % 2 ? 1 : 4);
+    end
+    input_kind = ALWAYS;
+    output_kind = ALWAYS;
 
     // Sequence by sequence, to count cycles; of several channels a round's cycles are counted as all of them run.
-    checking = 1'b1;
     stop = CHANNELS > 1 ? ELEMENTS : 0;
     due = CHANNELS > 1 ? OUTPUTS : 0;
     if (CHANNELS > 1) begin
@@ -244,7 +274,7 @@ module @NAME@_tb;
         failed = 1'b1;
       end
     end
-    while (!failed && stop < ELEMENTS) begin
+    while (!failed && stop < SOME_ELEMENTS) begin
       begins = stop;
       stop = stop + 1;
       while (stop < ELEMENTS && !stimulus[stop-1][INPUT_BITS])
@@ -262,11 +292,26 @@ module @NAME@_tb;
       end
     end
 
-@LOAD_LATER@@FAULT_LATER@    // All sequences without a pause, under every pair of stalls.
+@LOAD_LATER@@FAULT_LATER@    // All sequences in a row, without stalls.
+    begins = 0;
     stop = ELEMENTS;
     due = OUTPUTS;
-    for (output_kind = ALWAYS; output_kind <= WAITS; output_kind = output_kind + 1)
-      for (input_kind = ALWAYS; input_kind <= WAITS; input_kind = input_kind + 1) begin
+    sent = 0;
+    received = 0;
+    run;
+    if (!failed && WHOLE > 0 && last_output_at - first_input_at != WHOLE) begin
+      $display("FAIL @NAME@: all sequences take %0d cycles, expected %0d", last_output_at - first_input_at, WHOLE);
+      failed = 1'b1;
+    end
+
+    // And with all pairs of stalls: the output's by run, the input's by sequence.
+    varied = 1'b1;
+    for (turn = 0; turn < TURNS; turn = turn + 1)
+      for (output_kind = ALWAYS; output_kind <= FULL; output_kind = output_kind + 1) begin
+        sequence = 0;
+        input_kind = (turn + output_kind) % 4;
+        stop = output_kind == FULL ? MANY_ELEMENTS : SOME_ELEMENTS;
+        due = output_kind == FULL ? MANY_OUTPUTS : SOME_OUTPUTS;
         sent = 0;
         received = 0;
         run;

@@ -76,7 +76,7 @@ def generate(
         tools: vendors' tools that the folder gets projects for: some of ``vivado``, ``quartus``, ``radiant``. Each
             gets a script, the clock's constraint and memory files; see ``hwrnn.rtl.projects``.
         clock: MHz of that constraint; where None the target's goal, or a figure that suits the tool's own part.
-        samples: float (N, T, inputs): the sequences that the bench runs 17 times, so a few; else random ones over
+        samples: float (N, T, inputs): the sequences that the bench runs 7 times or more, so a few; else random ones over
             the whole input format.
         lengths: int (N,) of the samples, each T where None.
 
@@ -96,9 +96,7 @@ def generate(
     part = None if target is None else target_named(target)
     projects = tools_named(tools)
     clock = clock_checked(clock, projects)
-    if samples is None:
-        x, steps = random_sequences(model)
-    else:
+    if samples is not None:
         x, steps = check_input(samples, lengths, model.inputs)
         x = model.quantize_input(x)
     if timing is None:
@@ -117,6 +115,8 @@ def generate(
         model, built, argmax, timing=timing, channels=channels, weights=weights, protect=protect, watchdog=watchdog
     )
     emitted = emit(network, default_name(model) if name is None else name)
+    if samples is None:
+        x, steps = random_sequences(model, network.cycles_per_step, network.channels)
     manifest = manifest_of(emitted, lanes, part, chosen)
     files = {f"{emitted.name}.v": _header(emitted, built) + emitted.text}
     files |= bench_files(emitted.network, emitted.name, hwrnn.__version__, x, steps)

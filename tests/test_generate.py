@@ -72,10 +72,12 @@ def test_the_bench_passes_and_the_manifest_is_true(what, tmp_path):
         assert told.get("initial", {}) == {name: raw.tolist() for name, raw in layer.initial.items()}
     verdict = run_bench(tmp_path / "out", "icarus")
     cycles = f"{network.cycles_per_step} cycles per step, latency {network.latency}"
-    vectors = 7 if model.every_step else 3
-    # Each sequence once for its cycles, and all of them under 16 pairs of stalls.
-    elements = 17 * vectors * network.outputs_per_vector
-    assert re.fullmatch(rf"PASS {name}: {elements} output elements in \d+ cycles; {cycles}", verdict)
+    words = re.findall(r"^\w_", (tmp_path / "out" / "expected.hex").read_text(), re.MULTILINE)
+    some = int(re.search(r"SOME_OUTPUTS = (\d+)", (tmp_path / "out" / f"{name}_tb.v").read_text())[1])
+    # All of them in a row, some one by one and under four kinds of stalls; more kept back, and what precedes resets.
+    least = len(words) + 5 * some
+    told = re.fullmatch(rf"PASS {name}: (\d+) output elements in \d+ cycles; {cycles}", verdict)
+    assert least < int(told[1]) < least + 7 * len(words)
 
 
 def test_closed_forms_compute_their_value(tmp_path):
