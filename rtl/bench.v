@@ -211,6 +211,8 @@ module @NAME@_tb;
           fail("a port moves during a reset");
       end
       aresetn = 1'b1;
+      #5 aclk = 1'b1;  // the reset acts one cycle later
+      #5 aclk = 1'b0;
       sent = 0;
       received = 0;
       quiet = 0;@FAULT_RESET@

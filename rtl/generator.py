@@ -76,8 +76,8 @@ def generate(
         tools: vendors' tools that the folder gets projects for: some of ``vivado``, ``quartus``, ``radiant``. Each
             gets a script, the clock's constraint and memory files; see ``hwrnn.rtl.projects``.
         clock: MHz of that constraint; where None the target's goal, or a figure that suits the tool's own part.
-        samples: float (N, T, inputs): the sequences that the bench runs 7 times or more, so a few; else random ones over
-            the whole input format.
+        samples: float (N, T, inputs): the sequences that the bench runs, the first ones several times; else random
+            ones over the whole input format, the more, the quicker the network.
         lengths: int (N,) of the samples, each T where None.
 
     Returns:

@@ -1,8 +1,8 @@
 """Faults planted in emitted Verilog, and what the generated test bench, run alone in Icarus, says of each.
 
 Yosys' ``mutate`` plants them: many in one netlist, each awake under a number of its own that the simulation is given,
-so that one compilation serves hundreds. Bits of the memories' initial content, which that pass does not reach, are
-flipped in the netlist's text in the same way.
+so that one compilation serves hundreds. Bits of what memories hold for ever, which that pass does not reach, are
+flipped in the netlist's text in the same way. What the bench lets through goes to the equivalence checker.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import re
 import shutil
 import subprocess
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,18 +21,34 @@ from networks import network_of
 from hwrnn.rtl import generate
 from hwrnn.rtl.tools import run_all, yosys_job
 
-#: Networks that are mutated: small, so that a run of the bench takes a fraction of a second.
+#: Networks that are mutated, and how they are generated: small, so that the bench takes a fraction of a second.
 DESIGNS = {
     "lstm": (dict(cell="lstm", inputs=2, units=3, outputs=None, every_step=True, bits=4), dict(lanes=4)),
     "gru": (dict(cell="gru", inputs=2, units=3, outputs=2, bits=4), dict(lanes=3)),
     "argmax": (dict(cell="rnn", inputs=2, units=3, outputs=3, bits=4), dict(lanes=2, argmax=True)),
     "channels": (dict(cell="ligru", inputs=2, units=2, outputs=2, bits=4), dict(lanes=2, channels=2)),
 }
-#: Seconds after which a simulation is ended; the longest of those designs takes half of one.
-LIMIT = 30
-_BITS = 12  # of the number that awakes a mutant
+#: How a mutant ends.
+ENDS = ("wrong value", "handshake", "cycles", "time-out", "equal", "undecided", "different")
+KILLED = ENDS[:4]
+#: Seconds after which a simulation is ended; the longest of the designs takes one.
+LIMIT = 60
+_DIGITS = 5  # of the number that awakes a mutant, which has 16 bits
 #: Pins of a memory that Verilog has no words for: a read that is always on has no enable.
 _UNSAID = re.compile(r" -port RD_(EN|CLK|ARST|SRST) ")
+#: From a netlist to what the checker reads. What starts without a value starts at 0, in the mutant as in the design.
+_FLAT = """hierarchy -check -top {top}
+proc -norom
+flatten
+opt_clean
+memory -nomap
+memory_map
+opt -fast
+setundef -init -zero
+setundef -zero
+opt_clean
+write_rtlil {name}.il
+"""
 
 
 @dataclass(frozen=True)
@@ -41,10 +56,10 @@ class Mutant:
     """One fault.
 
     Attributes:
-        design: its network's name in ``DESIGNS``.
+        design: its network's name.
         number: among those of the design, from 1.
         kind: ``inv``, ``const0``, ``const1``, ``cnot0``, ``cnot1`` of Yosys' ``mutate``, or ``content``.
-        where: the arguments of ``mutate``, or the word of a memory and its bit.
+        where: the arguments of ``mutate``; or of a memory the module, the word and the bit.
     """
 
     design: str
@@ -57,10 +72,16 @@ class Mutant:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What the bench said of a mutant: ``how`` is PASS for one that it let through, else how it was killed."""
+class Result:
+    """What became of a mutant.
 
-    how: str
+    Attributes:
+        end: one of ``ENDS``, or ``PASS`` as long as nobody has looked at what the bench let through.
+        said: the bench's verdict, or what decided.
+    """
+
+    mutant: Mutant
+    end: str
     said: str
 
 
@@ -80,7 +101,7 @@ class Mutated:
         source: the folder that ``generate`` wrote.
         work: a folder for what is made.
         count: mutants of the netlist.
-        contents: flipped bits of initial contents of memories.
+        contents: flipped bits of what memories hold.
     """
 
     def __init__(self, source: Path, work: Path, count: int, contents: int, seed: int) -> None:
@@ -91,18 +112,19 @@ class Mutated:
                 shutil.copy(file, work)
         (bench,) = work.glob("*_tb.v")
         self.name = bench.stem.removesuffix("_tb")
+        # What a tool would remove at first sight, such as a carry that nobody reads, is not worth a fault.
+        tidied = ["proc", "memory_collect", "opt -full", "wreduce", "opt_clean -purge"]
         self._yosys(
             "prepare",
             [
-                f"read_verilog {self.name}.v", f"hierarchy -check -top {self.name}", "proc", "memory_collect",
-                "opt -full", "wreduce", "opt_clean -purge", "write_rtlil prepared.il", "write_verilog -noattr prepared.v",
-                f"mutate -list {count + count // 4} -seed {seed} -o list.txt",
+                f"read_verilog {self.name}.v", f"hierarchy -check -top {self.name}", *tidied, "write_rtlil prepared.il",
+                "write_verilog -noattr prepared.v", f"mutate -list {count + count // 4 + 4} -seed {seed} -o list.txt",
             ],
-            "prepared.v",
+            "list.txt",
         )  # fmt: skip
         lines = (work / "list.txt").read_text().splitlines()
         found = [re.fullmatch(r"mutate -mode (\w+) (.*?)(?: -wire .*| -src .*)?", line) for line in lines]
-        planted = [(hit[1], hit[2]) for hit in found if hit is not None and not _UNSAID.search(hit[2])][:count]
+        planted = [(hit[1], hit[2]) for hit in found if hit is not None and not _UNSAID.search(f"{hit[2]} ")][:count]
         if len(planted) != count:
             raise ValueError(f"Yosys made {len(planted)} mutants of {self.name}, not {count}")
         places = list(constants((work / "prepared.v").read_text()))
@@ -110,36 +132,33 @@ class Mutated:
         planted += [("content", " ".join(map(str, place))) for place in chosen]
         self.mutants = [Mutant(self.name, k, kind, where) for k, (kind, where) in enumerate(planted, 1)]
 
-    def _yosys(self, name: str, commands: Sequence[str], makes: str) -> None:
+    def _yosys(self, name: str, commands: Iterable[str], makes: str) -> None:
         (self.work / f"{name}.ys").write_text("\n".join(commands) + "\n")
         (fault,) = run_all([yosys_job(f"{name}.ys", f"{name}.log", makes)], self.work)
         if fault is not None:
             raise fault
 
-    def together(self, mutants: Sequence[Mutant]) -> Path:
-        """One simulation of all of them: a compiled file for :meth:`run`."""
+    def together(self, mutants: Sequence[Mutant]) -> str:
+        """One simulation of all of them for :meth:`run`."""
         name = f"mutants_{mutants[0].number}"
         commands = ["read_rtlil prepared.il"]
         for mutant in mutants:
             if mutant.kind != "content":
-                commands.append(f"mutate -ctrl mutsel {_BITS} {mutant.number} -mode {mutant.kind} {mutant.where}")
-        # Mutants of contents only leave nothing that would bring the number in.
-        commands += [f"delete -port {self.name}/w:mutsel", f"write_verilog -noattr {name}.v"]
-        self._yosys(name, commands, f"{name}.v")
-        text = (self.work / f"{name}.v").read_text()
-        awake = f"reg [{_BITS - 1}:0] mutsel;\n  initial if (!$value$plusargs(\"mutsel=%d\", mutsel)) mutsel = 0;"
-        before, top, after = text.partition(f"\nmodule {self.name}(")
-        after = after.replace(f"wire [{_BITS - 1}:0] mutsel;", awake, 1)
-        text = before + top + after
+                commands.append(f"mutate -ctrl mutsel 16 {mutant.number} -mode {mutant.kind} {mutant.where}")
+        ports = f"delete -port {self.name}/w:mutsel"  # the bench knows nothing of it
+        self._yosys(name, [*commands, ports, f"write_verilog -noattr {name}.v"], f"{name}.v")
+        before, top, after = (self.work / f"{name}.v").read_text().partition(f"\nmodule {self.name}(")
+        awake = '  reg [15:0] mutsel;\n  initial if (!$value$plusargs("mutsel=%d", mutsel)) mutsel = 0;\n'
+        text = before + top + after.replace("  wire [15:0] mutsel;\n", awake, 1)
         for mutant in mutants:
             if mutant.kind == "content":
-                flip = f" ^ ($test$plusargs(\"mutsel={mutant.number:0{_BITS}d}\") ? {{0}} : 0)"
-                text = flipped(text, mutant.where, flip)
+                mask = f' ^ ($test$plusargs("mutsel={mutant.number:0{_DIGITS}d}") ? {{0}} : 0)'
+                text = flipped(text, mutant.where, mask)
         (self.work / f"{name}.v").write_text(text)
-        return self._compiled(name)
+        return self.compiled(name)
 
     def alone(self, mutant: Mutant) -> str:
-        """The Verilog of one mutant, by itself."""
+        """One mutant's Verilog by itself: its file's name without the ending."""
         name = f"mutant_{mutant.number}"
         if mutant.kind == "content":
             text = flipped((self.work / "prepared.v").read_text(), mutant.where, " ^ {0}")
@@ -149,26 +168,78 @@ class Mutated:
             self._yosys(name, [*commands, f"write_verilog -noattr {name}.v"], f"{name}.v")
         return name
 
-    def _compiled(self, name: str) -> Path:
+    def compiled(self, name: str) -> str:
+        """The bench with the Verilog of that name."""
         files = [f"{self.name}_tb.v", f"{name}.v"]
         command = ["iverilog", "-g2005", "-s", f"{self.name}_tb", "-o", f"{name}.vvp", *files]
         subprocess.run(command, cwd=self.work, check=True, capture_output=True, stdin=subprocess.DEVNULL)
-        return self.work / f"{name}.vvp"
+        return f"{name}.vvp"
 
-    def run(self, compiled: Path, number: int = 0) -> Verdict:
-        """The bench on the mutant of that number; 0 is the design as it is."""
-        command = ["vvp", "-n", compiled.name, f"+mutsel={number:0{_BITS}d}"]
+    def run(self, compiled: str, number: int = 0) -> tuple[str, str]:
+        """The bench on the mutant of that number, 0 being the design as it is: how that ends, and what it said."""
+        command = ["vvp", "-n", compiled, f"+mutsel={number:0{_DIGITS}d}"]
         try:
             done = subprocess.run(
                 command, cwd=self.work, capture_output=True, text=True, timeout=LIMIT, stdin=subprocess.DEVNULL
             )
         except subprocess.TimeoutExpired:
-            return Verdict("time-out", f"no verdict within {LIMIT} s")
+            return "time-out", f"no verdict within {LIMIT} s"
         return judged(done.stdout)
+
+    def results(
+        self, mutants: Sequence[Mutant], seconds: float, tell: Callable[[Result], object] = lambda result: None
+    ) -> list[Result]:
+        """Run mutants, and decide on those that the bench lets through.
+
+        Args:
+            seconds: that the checker may take for each.
+            tell: is called with each result.
+
+        Raises:
+            AssertionError: the bench fails the netlist with all faults asleep.
+        """
+        compiled = self.together(mutants)
+        end, said = self.run(compiled)
+        assert end == "PASS", f"{self.name} must pass without a fault: {said}"
+        found = []
+        for mutant in mutants:
+            found.append(Result(mutant, *self.run(compiled, mutant.number)))
+            if found[-1].end != "PASS":
+                tell(found[-1])
+        survivors = [result.mutant for result in found if result.end == "PASS"]
+        if not survivors:
+            return found
+        decided = dict(zip(survivors, self.decided(survivors, seconds, tell), strict=True))
+        return [decided.get(result.mutant, result) for result in found]
+
+    def decided(
+        self, mutants: Sequence[Mutant], seconds: float, tell: Callable[[Result], object] = lambda result: None
+    ) -> Iterator[Result]:
+        """What the checker says of mutants: it compares their ports with the design's, in every cycle."""
+        from equivalence import Undecidable, equivalent  # needs pyosys
+
+        script = ["read_rtlil prepared.il", _FLAT.format(top=self.name, name="flat")]
+        for mutant in mutants:
+            source = [f"mutate -mode {mutant.kind} {mutant.where}"]
+            read = ["read_rtlil prepared.il", *source]
+            if mutant.kind == "content":
+                read = [f"read_verilog {self.alone(mutant)}.v"]
+            script += ["design -reset", *read, _FLAT.format(top=self.name, name=f"flat_{mutant.number}")]
+        self._yosys("flat", script, f"flat_{mutants[-1].number}.il")
+        gold = (self.work / "flat.il").read_text()
+        for mutant in mutants:
+            gate = (self.work / f"flat_{mutant.number}.il").read_text()
+            try:
+                verdict = equivalent(gold, gate, self.name, seconds=seconds, resets="any")
+                result = Result(mutant, verdict.answer, verdict.method)
+            except (Undecidable, AssertionError) as why:
+                result = Result(mutant, "undecided", str(why))
+            tell(result)
+            yield result
 
 
 def constants(text: str) -> Iterator[tuple[str, str, int]]:
-    """Module, word and bit of all contents that memories keep, in Verilog that Yosys wrote."""
+    """Module, word and bit of all that memories hold for ever, in Verilog that Yosys wrote."""
     for module in re.finditer(r"^module (\S+)\(.*?^endmodule", text, re.MULTILINE | re.DOTALL):
         for word in re.finditer(r"^    ((\w+)\[\d+\]) = (\d+)'h[0-9a-f]+;$", module[0], re.MULTILINE):
             if not re.search(rf"^ +{word[2]}\[.*\] <= ", module[0], re.MULTILINE):
@@ -177,7 +248,7 @@ def constants(text: str) -> Iterator[tuple[str, str, int]]:
 
 
 def flipped(text: str, where: str, flip: str) -> str:
-    """The text with ``flip``, a mask in its hole, behind a memory's word."""
+    """The text with ``flip``, which has a hole for a mask, behind a memory's word."""
     module, word, bit = where.split()
     begin = text.index(f"module {module}(")
     end = text.index("endmodule", begin)
@@ -190,18 +261,22 @@ def flipped(text: str, where: str, flip: str) -> str:
     return text[:begin] + result + text[end:]
 
 
-def judged(output: str) -> Verdict:
-    """The verdict in what a bench printed."""
+#: How a mutant was killed, by the words of the bench.
+WAYS = {
+    "no transfer for too long": "time-out",
+    r"output element \d+ is|m_axis_tid is wrong": "wrong value",
+    r"takes? \d+ cycles": "cycles",
+    "": "handshake",
+}
+
+
+def judged(output: str) -> tuple[str, str]:
+    """How a run of the bench ended, by what it printed."""
     lines = [line for line in output.splitlines() if line.startswith(("PASS", "FAIL"))]
     if len(lines) != 1:
-        return Verdict("time-out", f"{len(lines)} verdicts")
-    said = lines[0]
-    if said.startswith("PASS"):
-        return Verdict("PASS", said)
-    ways = {
-        "time-out": "no transfer for too long",
-        "wrong value": "output element \\d+ is|tid is wrong",
-        "cycles": "takes \\d+ cycles",
-        "handshake": "",
-    }
-    return Verdict(next(how for how, words in ways.items() if re.search(words, said)), said)
+        return "time-out", f"{len(lines)} verdicts"
+    if lines[0].startswith("PASS"):
+        return "PASS", lines[0]
+    return next(how for words, how in WAYS.items() if re.search(words, lines[0])), lines[0]
+
+
