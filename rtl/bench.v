@@ -195,6 +195,10 @@ module @NAME@_tb;
   endtask
 
   task reset;
+    reset_for(4);
+  endtask
+
+  task reset_for;
     input integer long;
     begin
       aresetn = 1'b0;
@@ -247,7 +251,7 @@ module @NAME@_tb;
     begins = 0;
     $readmemh("stimulus.hex", stimulus);
     $readmemh("expected.hex", expected);
-    reset(4);
+    reset;
     if (^stimulus[ELEMENTS-1] === 1'bx || ^expected[OUTPUTS-1] === 1'bx)
       fail("stimulus.hex or expected.hex is not in this folder");
 
@@ -260,7 +264,7 @@ module @NAME@_tb;
       input_kind = resets % 4;
       while (!failed && received < due && quiet < STILL - 1 && (output_kind == FULL || sent * 8 <= resets * SOME_ELEMENTS))
         tick;
-      reset(resets % 2 ? 1 : 4);
+      reset_for(resets % 2 ? 1 : 4);
     end
     input_kind = ALWAYS;
     output_kind = ALWAYS;

@@ -17,8 +17,8 @@
       flip(memory, twice);
       sound = 1'b0;
       checking = @CORRECTS@;
-      stop = ELEMENTS;
-      due = OUTPUTS;
+      stop = SOME_ELEMENTS;
+      due = SOME_OUTPUTS;
       run;
       if (fault_detected !== @DETECTED@@CORRECTED@)
         fail("flipped bits of a memory are not told");
