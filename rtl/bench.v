@@ -55,7 +55,7 @@ module @NAME@_tb;
   reg [OUTPUT_BITS+TAG_BITS:0] expected [0:OUTPUTS-1];
 
   integer input_kind, output_kind;
-  integer turn, sequence;         // the input's kind follows both, the output's kind too
+  integer turn, ended;            // the input's kind follows both, the output's kind too
   integer resets;
   reg varied;                     // the input's kind changes with every sequence
   integer cycle;                  // the one that the next rising edge ends
@@ -154,8 +154,8 @@ module @NAME@_tb;
           vector_at[sent / INPUTS % CHANNELS] = cycle;
         end
         if (varied && s_axis_tlast) begin
-          sequence = sequence + 1;
-          input_kind = (turn + output_kind + sequence) % 4;
+          ended = ended + 1;
+          input_kind = (turn + output_kind + ended) % 4;
         end
         offered = 1'b0;
         sent = sent + 1;
@@ -199,7 +199,7 @@ module @NAME@_tb;
   endtask
 
   task reset_for;
-    input integer long;
+    input integer cycles_long;
     begin
       aresetn = 1'b0;
       s_axis_tvalid = 1'b0;
@@ -208,7 +208,7 @@ module @NAME@_tb;
       held = 1'b0;
       emptied = 1'b0;
       {ready_before, valid_before} = 0;
-      repeat (long) begin
+      repeat (cycles_long) begin
         #5 aclk = 1'b1;
         #5 aclk = 1'b0;
         if (s_axis_tready === 1'b1 || m_axis_tvalid === 1'b1)
@@ -314,7 +314,7 @@ module @NAME@_tb;
     varied = 1'b1;
     for (turn = 0; turn < TURNS; turn = turn + 1)
       for (output_kind = ALWAYS; output_kind <= FULL; output_kind = output_kind + 1) begin
-        sequence = 0;
+        ended = 0;
         input_kind = (turn + output_kind) % 4;
         stop = output_kind == FULL ? MANY_ELEMENTS : SOME_ELEMENTS;
         due = output_kind == FULL ? MANY_OUTPUTS : SOME_OUTPUTS;
