@@ -81,6 +81,7 @@ class Proof:
             ``refuted``.
         bits: of the widest input, where that says how hard it is.
         slow: takes more than a few seconds.
+        method: by which what is ``proved`` is proved.
     """
 
     kind: str
@@ -89,6 +90,7 @@ class Proof:
     expect: str = "proved"
     bits: int | None = None
     slow: bool = False
+    method: str = "induction"
 
     def check(self) -> Outcome:
         """Run it.
@@ -253,7 +255,7 @@ def _run(job: Job, folder: Path, seconds: float, path: str | None = None) -> int
         process = subprocess.Popen(
             [sys.executable, "-c", job.code, *job.arguments],
             cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-            start_new_session=True, env=environment,
+            process_group=0, env=environment,  # in the same session, whose priority it shares
         )  # fmt: skip
         try:
             code = process.wait(max(seconds, 0.1))

@@ -337,7 +337,7 @@ def of_gate(m: Module, part: Gate) -> None:
 
 
 def _proof(kind: str, name: str, part: Callable[[], Any], claims: Callable[..., object], **options: Any) -> Proof:
-    return Proof(kind, name, lambda: reach(Harness(part(), claims)), **options)
+    return Proof(kind, name, lambda: reach(Harness(part(), claims)), method="reachability", **options)
 
 
 PARTS: list[tuple[str, Callable[[], Any], Callable[..., object]]] = [

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import io
+import random
+from dataclasses import replace
 
 import pytest
 from amaranth.asserts import AnyConst, AnySeq
-from amaranth.hdl import Array, Assert, Assume, Const, Cover, Module, Signal
+from amaranth.back import rtlil
+from amaranth.hdl import Array, Assert, Assume, Const, Cover, Module, Signal, signed
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component
 from formal import FormalError, Proof, missing, prove
+from formal_nonlinearities import CASES, NAMES, Specification, _unit, faults, fitting, proof, ways_of
 from smt2 import Solver, statements, terms
 
 from hwrnn.fixed import Format
+from hwrnn.rtl import TARGETS
 from hwrnn.rtl.ports import OutputBuffer
+from hwrnn.rtl.timing import SHORTEST
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
 
@@ -204,3 +210,79 @@ def test_the_solver_as_a_program():
     assert solver.answer("(check-sat)") == "sat"
     with pytest.raises(ValueError, match="must be one that smtbmc writes, not 'get-proof'"):
         solver.answer("(get-proof)")
+
+
+# -- nonlinearities ----------------------------------------------------------------------------------------------
+
+
+def chosen(seed, count, most):
+    """Some of the proofs of nonlinearities with inputs of at most so many bits."""
+    rng = random.Random(seed)
+    found = []
+    while len(found) < count:
+        name = rng.choice(NAMES)
+        source, output = rng.choice(CASES) if rng.random() < 0.3 else fitting(name, rng.randrange(2, most - 2))
+        found.append(proof(name, source, output, rng.choice(list(ways_of(name, source, output)))))
+    return found
+
+
+@pytest.mark.parametrize("one", chosen(6, 3, 9), ids=lambda one: one.name)
+def test_a_nonlinearity_in_a_stream(one):
+    one.check()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("one", chosen(7, 10, 13), ids=lambda one: one.name)
+def test_nonlinearities_in_streams(one):
+    one.check()
+
+
+FAULTS = {fault.name: fault for fault in faults()}
+FEW = ["tanh with a wrong value, lines", "table_tanh with a wrong knot, table", "plan_tanh with a wrong credit, lines"]
+
+
+@pytest.mark.parametrize(
+    "name", [*FEW, *(pytest.param(name, marks=pytest.mark.slow) for name in list(FAULTS)[-5:] if name not in FEW)]
+)
+def test_a_wrong_nonlinearity_is_refuted(name):
+    FAULTS[name].check()
+
+
+def test_every_nonlinearity_has_a_planted_fault():
+    assert all(any(name.startswith(f"{one} with a wrong value") for name in FAULTS) for one in NAMES)
+
+
+@pytest.mark.parametrize("name", ["plan_tanh", "table_sigmoid", "leaky:-0.25"])
+def test_the_specification_s_lines_are_its_table(name, monkeypatch):
+    source, output = Format(9, 5), Format(5, 4)
+    specification = Specification(name, source, output)
+
+    class Both(Component):
+        _MustUse__silence = True
+
+        def elaborate(self, platform):
+            m = Module()
+            x = Signal(signed(9))
+            m.d.comb += x.eq(AnySeq(9))
+            monkeypatch.setattr("formal_nonlinearities._LITERAL", 9)
+            literal = specification.gates(m, x)
+            monkeypatch.setattr("formal_nonlinearities._LITERAL", 8)
+            m.d.comb += Assert(literal == specification.gates(m, x))
+            return m
+
+    assert prove(Both({})).status == "proved"
+
+
+def test_of_a_timing_only_the_sums_matter():
+    """So that a unit is proved for every part."""
+
+    def text(name, timing):
+        m = Module()
+        x = Signal(signed(7))
+        wire = _unit(m, name, *CASES[1], False, timing, x)
+        return rtlil.convert(m, ports=[x, wire.raw.value], emit_src=False)
+
+    timings = {target.timing for target in TARGETS.values()}
+    for name in NAMES:
+        plain = {sums: text(name, replace(SHORTEST, sums=sums)) for sums in (False, True)}
+        assert all(text(name, timing) == plain[timing.sums] for timing in timings)
