@@ -251,6 +251,35 @@ def written():
         def regression(self, x):
             return self.fc(self.rnn(x)[0][:, -1]).squeeze(-1)
 
+        def softmax_of_steps(self, x):
+            return torch.softmax(self.fc(self.rnn(x)[0]), dim=1)
+
+        def behind_softmax(self, x):
+            return self.fc(torch.softmax(self.rnn(x)[0][:, -1], dim=-1))
+
+        def states_of_all_layers(self, x):
+            return self.rnn(x)[1][0]
+
+        def the_input(self, x):
+            self.rnn(x)
+            return x
+
+        def own_lengths(self, x):
+            return self.fc(self.rnn(pack_padded_sequence(x, torch.tensor([6, 1, 3, 6]), batch_first=True))[1][0][-1])
+
+        def computed_start(self, x):
+            return self.fc(self.rnn(x, x.sum())[0])
+
+        def over_batch(self, x):
+            _, (h, _) = self.rnn(x)
+            return self.fc(torch.cat((h[-2], h[-1]), 0))
+
+        def dense_of_states(self, x):
+            return self.fc(self.rnn(x)[1][0])
+
+        def once_more(self, x):
+            return self.fc(self.rnn(self.rnn(x)[0][:, -1])[0])
+
     def make(way: str, **options):
         cls = type("Written", (Written,), {"forward": getattr(Written, way)})
         return cls(way, **options)
@@ -300,6 +329,14 @@ def test_forward_passes_that_people_write(way, options):
         ("cell_state", {}, "the last cell state"),
         ("last_of_time", {}, "axes"),
         ("packed_last", {}, "where shorter sequences have no output"),
+        ("softmax_of_steps", {}, "must take Softmax over the features"),
+        ("behind_softmax", {}, "must end with its softmax"),
+        ("states_of_all_layers", {"layers": 2}, "return outputs, not the states of several layers"),
+        ("the_input", {}, "must return what comes from its last layer"),
+        ("own_lengths", {}, "must pack sequences by lengths that its forward pass is given"),
+        ("over_batch", {"two": True}, "must cat the last states along the features"),
+        ("dense_of_states", {"layers": 2}, "must apply .* to the features of sequences or of their ends"),
+        ("once_more", {}, "sequences with three axes, not 2"),
     ],
 )
 def test_forward_passes_that_are_not_understood_are_refused_by_name(way, options, text):
@@ -389,12 +426,18 @@ def test_mistakes_are_told():
     from torch import nn
 
     lstm, fc = nn.LSTM(3, 5), {"fc.weight": torch.zeros(2, 2)}
+    own = type("Own", (nn.Module,), {})()
     for make, text in [
         (lambda: from_torch(lstm, final_state=True), "Final state must come with last=True"),
         (lambda: from_torch(lstm, cell="lstm"), "Cell must be given for a state_dict only, not for a LSTM"),
         (lambda: from_torch(nn.Sequential(lstm), last=True), "Arguments last must come with a recurrent module alone"),
         (lambda: from_torch("lstm"), "Module must be a torch module or a state_dict, not str"),
         (lambda: from_torch(lstm, head=5), "Head must be a Linear layer, or a Sequential of such layers"),
+        (lambda: from_torch(lstm, head=nn.Sequential(nn.Linear(5, 2), nn.Softplus(beta=2))), "have a Softplus with a"),
+        (lambda: from_torch(lstm, head=nn.Sequential(nn.Linear(5, 2), nn.Hardtanh(-2, 3))), "have a Hardtanh from -1"),
+        (lambda: from_torch(lstm, head=nn.Sequential(nn.Linear(5, 2), nn.LeakyReLU(1e9))), "a nonlinearity of hwrnn's"),
+        (lambda: from_torch(lstm, head=own), "have modules that hwrnn understands, not Own"),
+        (lambda: from_torch(state_dict_of(), head=nn.Linear(5, 2)), "the name of a Linear layer in the state_dict"),
         (lambda: from_torch(lstm, head=nn.GELU()), "Head must use operations that hwrnn understands, not gelu"),
         (lambda: from_torch(lstm, head=nn.Linear(6, 2)), "Layer must read the 5 features before it, not 6"),
         (lambda: from_torch(lstm, task="ranking"), "Task must be classification or regression, not 'ranking'"),

@@ -135,6 +135,11 @@ REFUSED = {
     "threshold": (lambda L: [L.LSTM(4), L.ReLU(threshold=0.5)], "must be a ReLU without threshold"),
     "behind-softmax": (lambda L: [L.LSTM(4), L.Softmax(), L.Dense(2)], "must not stand behind a softmax"),
     "mask-behind": (lambda L: [L.Dense(3), L.Masking(), L.LSTM(4)], "must be the first layer"),
+    "softmax-of-steps": (lambda L: [L.LSTM(4, return_sequences=True), L.Softmax(axis=1)], "take its softmax over the"),
+    "log-softmax": (lambda L: [L.LSTM(4), L.Dense(2, activation="log_softmax")], "not with a log_softmax"),
+    "distributed": (lambda L: [L.TimeDistributed(L.LayerNormalization()), L.LSTM(4)], "not LayerNormalization"),
+    "end-of-a-sequence": (lambda L: [L.LSTM(4), L.RepeatVector(3), L.LSTM(2)], "not RepeatVector"),
+    "steep": (lambda L: [L.LSTM(4), L.LeakyReLU(negative_slope=1e9)], "have an activation that hwrnn understands: "),
     "custom": (lambda L: [L.LSTM(4, activation=lambda x: x * 2)], "must have an activation of Keras by name"),
 }
 
@@ -157,6 +162,7 @@ def test_branches_states_and_code_are_refused(keras):
         (keras.Model(given, L.GRU(3)(out, initial_state=state)), "one row of layers"),
         (keras.Model(given, L.Dense(2)(out)), "must return its output alone"),
         (keras.Sequential([L.Input(batch_shape=(2, 6, 3)), L.LSTM(4, stateful=True)]), "start every sequence anew"),
+        (keras.Sequential([L.Input((6, 3)), L.BatchNormalization(axis=1), L.LSTM(4)]), "normalise features, not axis"),
     ]
 
     class Own(keras.Model):
