@@ -59,8 +59,8 @@ def environment(base: Path, dependencies: str, requirements: Path, kept: Path = 
     if not stamp.exists():
         print(f"making an environment of {base} with {dependencies} dependencies", file=sys.stderr, flush=True)
         subprocess.run([base, "-m", "venv", "--clear", folder], check=True)
-        hashed = ["--require-hashes"] if "--hash=" in text else []
-        command = [python, "-m", "pip", "install", "--quiet", *hashed, "--requirement", requirements]
+        hashed = ["--require-hashes", "--only-binary=:all:"] if "--hash=" in text else []
+        command = [python, "-m", "pip", "install", "-qq", *hashed, "--requirement", requirements]
         subprocess.run([str(part) for part in command], check=True, stdin=subprocess.DEVNULL)
         stamp.touch()
     code = "import platform; print(platform.python_version())"

@@ -72,7 +72,8 @@ DESIGNS = {
 
 #: Options by turns, for one design of each cell of the catalogue; these are compared, not pinned.
 _TURNS = (
-    dict(lanes=1, weights="distributed"), dict(lanes=7, channels=3), dict(lanes=1, weights="spram", target="up5k"),
+    dict(lanes=1, weights="distributed", protect="parity", watchdog=100), dict(lanes=7, channels=3, protect="secded"),
+    dict(lanes=1, weights="spram", target="up5k"),
     dict(lanes="auto", target="ecp5-25k-6", weights="block"), dict(lanes=8, target="gw2a-18", weights="loadable"),
 )  # fmt: skip
 
