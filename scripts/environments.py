@@ -53,7 +53,8 @@ def environment(base: Path, dependencies: str, requirements: Path, kept: Path = 
         requirements: a file for ``pip install --requirement``, with hashes or without.
     """
     text = requirements.read_text(encoding="utf-8")
-    key = hashlib.sha256(f"{base.resolve()} {text}".encode()).hexdigest()[:16]
+    listed = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+    key = hashlib.sha256(f"{base.resolve()} {listed}".encode()).hexdigest()[:16]
     folder = kept / key
     python, stamp = folder / "bin" / "python", folder / "complete"
     if not stamp.exists():
