@@ -19,6 +19,8 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import and_, eq
 from pathlib import Path
 from typing import Any
 
@@ -235,7 +237,7 @@ def begin(module: dict[str, Any]) -> dict[str, set[str]]:
 
 
 def matched(gold: Mapping[str, set[str]], gate: Mapping[str, set[str]]) -> dict[str, str]:
-    """The register of ``gold`` that holds at first what one of ``gate`` does, by any name that both have.
+    """The register of ``gold`` that holds at first what one of ``gate`` does: by any name that both have, or similar.
 
     Each is taken once, and those without stay free. So whatever the registers of ``gate`` hold, there is a start of
     ``gold`` that the proof compares with, however they are matched.
@@ -247,6 +249,22 @@ def matched(gold: Mapping[str, set[str]], gate: Mapping[str, set[str]]) -> dict[
         partner = next((p for p in partners if p not in found.values()), None)
         if partner is not None:
             found[port] = partner
+    # What is read from a memory has no name of its own: then the same bits under a name that begins alike.
+    left = grouped({port: names for port, names in gold.items() if port not in found.values()})
+    for name, bits in grouped({port: names for port, names in gate.items() if port not in found}).items():
+        alike = [other for other in left if left[other].keys() == bits.keys()]
+        if alike:
+            other = left.pop(max(alike, key=lambda other: sum(accumulate(map(eq, name, other), and_))))
+            found |= {port: other[bit] for bit, port in bits.items()}
+    return found
+
+
+def grouped(starts: Mapping[str, set[str]]) -> dict[str, dict[str, str]]:
+    """By a register's name the ports of its bits."""
+    found: dict[str, dict[str, str]] = {}
+    for port, names in starts.items():
+        name, bit = min(names).split("[")
+        found.setdefault(name, {})[bit] = port
     return found
 
 

@@ -21,12 +21,15 @@ __all__ = ["DESIGNS", "FAULTS", "emission_verdict", "planted"]
 
 NAME = "network"
 
+#: What a network takes of a design's options; the others are the model's.
+OF_NETWORK = ("argmax", "channels", "timing", "weights", "protect", "watchdog")
+
 
 def design(
     cell: str = "gru", inputs: int = 1, units: Any = 2, bits: int = 3, lanes: Any = 3, **options: Any
 ) -> Network:
     """A network of small numbers; what the model takes apart from what the network takes."""
-    of_network = {key: options.pop(key) for key in ("argmax", "channels", "timing", "weights") if key in options}
+    of_network = {key: options.pop(key) for key in OF_NETWORK if key in options}
     begun = options.pop("begun", False)
     model = network_of(cell, inputs, units, options.pop("outputs", 2), bits=bits, **options)[0]
     return Network(started(model) if begun else model, lanes, **of_network)
@@ -36,6 +39,7 @@ def _designs() -> dict[str, Callable[[], Network]]:
     forms: dict[str, dict[str, Any]] = {f"{cell}, 1 lane": {"cell": cell, "lanes": 1} for cell in CELLS}
     forms |= {f"{cell}, 8 lanes": {"cell": cell, "lanes": 8} for cell in CELLS}
     forms |= {
+        "one unit": {"cell": "rnn", "units": 1, "outputs": 1, "lanes": 1},
         "index of the largest": {"argmax": True, "outputs": 3},
         "every step": {"every_step": True},
         "two layers": {"cell": "rnn", "units": [2, 3], "layers": 2},
@@ -52,6 +56,8 @@ def _designs() -> dict[str, Callable[[], Network]]:
         "multipliers in halves": {"cell": "rnn", "lanes": 4, "timing": Timing(sums=True, halves=(8, 8))},
         "weights in blocks": {"cell": "rnn", "weights": "block"},
         "loadable weights": {"cell": "rnn", "units": 1, "outputs": 1, "lanes": 1, "weights": "loadable"},
+        "protected weights": {"cell": "rnn", "protect": "secded"},
+        "a watchdog": {"cell": "rnn", "watchdog": 20},
         "fitted nonlinearities": {"cell": "gru", "activation": "plan_tanh", "gate": "plan_sigmoid"},
         "4 inputs, 4 units, 5 bits": {"cell": "lstm", "inputs": 4, "units": 4, "bits": 5, "lanes": 4},
     }  # fmt: skip
@@ -81,11 +87,17 @@ def _constant(found: re.Match[str]) -> str:
     return f"{bits}'h{digits ^ 1:x}"
 
 
+def _swapped(found: re.Match[str]) -> str:
+    return f"{found[3]} {found[2]} {found[1]}" if found[2] else f"? {found[5]} : {found[4]}"
+
+
 #: Kinds of faults: a pattern of Verilog and what stands in its place.
 FAULTS: dict[str, tuple[str, Callable[[re.Match[str]], str]]] = {
     "a constant": (r"(?<=[=+\-?:] )(\d+)'h([0-9a-f]+)(?=[; ])", _constant),
     "an operator": (r"(?<= )(\+|-|&|\||==|<=|>=|<|>)(?= [\w$])", lambda m: _OTHER[m[1]]),
-    "swapped operands": (r"(\S+) (-|>=|<|>|\?) ([\w'$()\[\]:]+)(?=[; ])", lambda m: f"{m[3]} {m[2]} {m[1]}"),
+    "swapped operands": (
+        r"([\w'$()\[\]:]+) (-|>=|<|>) ([\w'$()\[\]:]+)(?=[; ])|\? ([^?:;]+) : ([^?:;]+)(?=;)", _swapped
+    ),
 }
 _OTHER = {"+": "-", "-": "+", "&": "|", "|": "&", "==": "!=", "<=": "<", ">=": ">", "<": "<=", ">": ">="}
 

@@ -29,13 +29,15 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from equivalence import Verdict, abc, constant, yosys
 from gates import Cone, Gates
+from networks import network_of
 
+from hwrnn.cells import CELLS
 from hwrnn.quantization import QuantizedLayer
 from hwrnn.rtl.elementwise import ElementWise
 from hwrnn.rtl.ports import shape
 from hwrnn.rtl.timing import SHORTEST, Timing
 
-__all__ = ["HANDWRITTEN", "PATH_FAULTS", "emitted", "handwritten", "path_verdict", "planted_in_path"]
+__all__ = ["HANDWRITTEN", "PATH_FAULTS", "emitted", "handwritten", "layer_of", "path_verdict", "planted_in_path"]
 
 HANDWRITTEN = Path(__file__).resolve().parent / "handwritten"
 
@@ -87,6 +89,14 @@ class Path_(wiring.Component):
 
 def _port(name: str) -> str:
     return name.replace(".", "_")
+
+
+def layer_of(cell: str, bits: int = 4, **options: Any) -> QuantizedLayer:
+    """A layer of a small network, its accumulators those of its weights; the head where no cell is named so."""
+    model = network_of(cell if cell in CELLS else "rnn", 2, 3, bits=bits, **options)[0]
+    layer = model.layers[0] if cell in CELLS else model.head
+    assert layer is not None
+    return layer
 
 
 def handwritten(cell: str) -> Path:

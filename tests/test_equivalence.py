@@ -7,8 +7,7 @@ import pytest
 pytest.importorskip("pyosys")
 from equivalence import Undecidable, equivalent
 from equivalence_designs import DESIGNS, FAULTS, emission_verdict, planted
-from equivalence_paths import PATH_FAULTS, emitted, handwritten, path_verdict, planted_in_path
-from networks import network_of
+from equivalence_paths import PATH_FAULTS, emitted, handwritten, layer_of, path_verdict, planted_in_path
 
 from hwrnn.cells import CELLS
 from hwrnn.rtl.timing import SHORTEST, Timing
@@ -136,12 +135,15 @@ def test_what_is_not_modelled_is_not_decided(old, new):
 
 
 def test_emitted_verilog_equals_its_design():
-    assert emission_verdict(DESIGNS["rnn, 1 lane"]()).answer == "equal"
+    assert emission_verdict(DESIGNS["one unit"]()).answer == "equal"
 
 
-@pytest.mark.parametrize("kind", FAULTS)
+SEVERAL = [kind if kind == "an operator" else pytest.param(kind, marks=pytest.mark.slow) for kind in FAULTS]
+
+
+@pytest.mark.parametrize("kind", SEVERAL)
 def test_a_fault_in_emitted_verilog_is_found(kind):
-    verdict = emission_verdict(DESIGNS["rnn, 1 lane"](), lambda text: planted(text, kind, 3)[0])
+    verdict = emission_verdict(DESIGNS["one unit"](), lambda text: planted(text, kind, 3)[0])
     assert verdict.answer == "different" and verdict.differing
 
 
@@ -151,20 +153,14 @@ def test_emitted_verilog_of_a_form_equals_its_design(name):
     assert emission_verdict(DESIGNS[name]()).answer == "equal"
 
 
-def layer_of(cell: str, bits: int = 4, **options):
-    """A layer with formats and accumulators of a small network; the head's where no cell is named so."""
-    model = network_of(cell if cell in CELLS else "rnn", 2, 3, bits=bits, **options)[0]
-    return model.layers[0] if cell in CELLS else model.head
-
-
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_cell_is_written_by_hand(cell):
     """A new cell needs Verilog that somebody wrote from its equations, without looking at what hwrnn makes of them."""
     assert handwritten(cell).exists(), f"Cell {cell} must have Verilog written by hand in tests/handwritten/{cell}.v"
 
 
-#: Cells whose equations stand in another one that is always tested.
-SELDOM = {"lstm", "gru-reset-before", "ligru", "lstm-peephole", "lstm-peephole-coupled"}
+#: Cells that take longer; a new one is tested always.
+SELDOM = {"lstm", "gru", "gru-reset-before", "ligru", "lstm-peephole", "lstm-coupled", "lstm-peephole-coupled"}
 PATHS = [pytest.param(cell, marks=pytest.mark.slow) if cell in SELDOM else cell for cell in [*CELLS, "dense"]]
 
 
