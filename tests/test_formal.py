@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import random
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from amaranth.asserts import AnyConst, AnySeq
@@ -188,6 +191,55 @@ def test_verilog():
     assert wrong.status == "refuted" and wrong.trace["p"][-1] + wrong.trace["q"][-1] > 255
     with pytest.raises(FormalError, match=r"yosys must end without an error, and said: .*ERROR"):
         prove(VERILOG.replace("endmodule", "endmodul\nendmodule"), top="sum")
+
+
+@pytest.mark.slow
+def test_without_the_native_yosys_its_webassembly_serves(monkeypatch):
+    monkeypatch.setattr("hwrnn.rtl.tools._installed", lambda module: module != "pyosys")
+    assert prove(Counter()).status == "proved"
+    assert prove(Counter(end=12), depth=13).status == "refuted"
+
+
+def test_a_missing_tool_is_told(monkeypatch):
+    monkeypatch.setattr("formal.importlib.util.find_spec", lambda name: None if name == "bitwuzla" else name)
+    assert missing() == "Module 'bitwuzla' must be installed for proofs: run pip install 'hwrnn[formal]'"
+
+
+def test_the_script_s_table_and_its_second_run(tmp_path, capsys):
+    script = script_named("prove")
+    ran = []
+
+    def counted(end, **options):
+        ran.append(end)
+        return prove(Counter(end=end), **options)
+
+    proofs = [
+        Proof("counters", "ten", lambda: counted(10), bits=4),
+        Proof("counters", "twelve", lambda: counted(12, mode="bmc", depth=13), "refuted", bits=4),
+        Proof("short", "five steps", lambda: counted(12, mode="bmc", depth=5), "bounded"),
+        Proof("short", "eleven", lambda: counted(11)),
+    ]
+    for _ in range(2):
+        rows = script.rows_of(proofs, script.run(proofs, tmp_path / "keep"))
+        assert ran == [10, 12, 12, 11]
+    assert [row[:6] + row[8:] for row in rows] == [
+        ["counters", "1", "-", "4 to 4", "induction", "1", "0"],
+        ["short", "0", "1", "-", "bounded, 5 to 5 steps", "0", "1"],
+    ]
+    assert "eleven must be proved" in (said := capsys.readouterr().err)
+    assert "repeat it with: scripts/prove --only 'eleven'" in said
+
+
+def script_named(name):
+    path = Path(__file__).resolve().parent.parent / "scripts"
+    sys.path.insert(0, str(path))  # where it finds verification.py
+    spec = importlib.util.spec_from_file_location(f"script_{name}", path / f"{name}.py")
+    script = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(script)
+    finally:
+        sys.path.remove(str(path))
+    return script
 
 
 def test_the_solver_as_a_program():
