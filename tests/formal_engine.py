@@ -23,7 +23,9 @@ from networks import network_of
 from hwrnn.rtl.drain import Drain
 from hwrnn.rtl.elementwise import ElementWise
 from hwrnn.rtl.engine import Engine
+from hwrnn.rtl.front import Front
 from hwrnn.rtl.inputs import InputVectors
+from hwrnn.rtl.schedule import PhasePlan
 
 __all__ = ["PROOFS", "Conservation", "numbered", "seen"]
 
@@ -71,18 +73,23 @@ def columns_of(engine: Engine) -> list[tuple[int, int]]:
     return [(k, size) for k, p in enumerate(engine.schedule.phases) for _, size in p.operands]
 
 
+def offsets_of(plan: PhasePlan) -> list[tuple[str, int]]:
+    """Each operand of a phase, and the columns before it."""
+    sizes = [size for _, size in plan.operands]
+    return [(name, sum(sizes[:k])) for k, (name, _) in enumerate(plan.operands)]
+
+
 class Conservation(Elaboratable):
     """Elements that came and that left, and where in the engine those between are.
 
     Args:
         engine: a numbered one.
-        idle: cycles; if no input vector was completed and no output waited for so long, all that is owed has left.
     """
 
     _MustUse__silence = True
 
-    def __init__(self, engine: Any, idle: int | None = None) -> None:
-        self.engine, self.idle = engine, idle
+    def __init__(self, engine: Any) -> None:
+        self.engine = engine
 
     def elaborate(self, platform: object) -> Module:
         """Partners, counts, and a vector that is followed."""
@@ -93,7 +100,6 @@ class Conservation(Elaboratable):
         layer, units, final = engine.layer, engine.layer.units, len(schedule.phases) - 1
         moves, leaves = produce(m, engine.i), consume(m, engine.o)
         place, complete = counter(m, moves, layer.inputs, "place")
-        out, _ = counter(m, leaves, units, "place_out")
         given = Signal(name="given")  # an output vector will come of the input vector that is complete
         m.d.comb += given.eq(complete if engine.every_step else complete & engine.i.payload.last)
         most = (schedule.slots + 2) * units + schedule.buffer + 2 * schedule.lanes
@@ -103,18 +109,7 @@ class Conservation(Elaboratable):
         m.d.sync += owed.eq(owed + Mux(given, units, 0) - leaves)
         with m.If(engine.o.valid):
             m.d.comb += Assert(owed != 0, "nothing leaves that is not owed")
-            if self.idle is not None:
-                m.d.comb += Assert(engine.o.payload.data.as_unsigned() == out, "units leave in order")
         m.d.comb += Assert(owed <= schedule.slots * units + schedule.buffer, "nothing is lost")
-        if self.idle is not None:
-            still = Signal(range(self.idle + 1), name="still")
-            with m.If(given | (engine.o.valid & ~engine.o.ready)):
-                m.d.sync += still.eq(0)
-            with m.Elif(still != self.idle):
-                m.d.sync += still.eq(still + 1)
-            m.d.comb += Assert((still != self.idle) | (owed == 0), "in time all has left")
-            return m
-
         see = lambda path, name: seen(self.fragment, path, name)  # noqa: E731
         drain, at = engine.drains[final], f"drain_{final}"
         stages = ElementWise.build(None, layer, final, "x", engine.timing).stored[layer.cell.output].stage
@@ -205,6 +200,19 @@ class Conservation(Elaboratable):
                 *(Assert((held <= k) | (names[s] == (now + k) % count), "in turn") for k, s in enumerate(slot)),
             ]
 
+        stays = stages + 2  # from the first stage of the path to the queue's output
+        distance = Const(0)
+        for k in reversed(range(stages + 1)):
+            distance = Mux(valid[k], stays - k, distance)
+        distance = Mux(left != 0, stays + left, distance)
+        for k in reversed(range(len(done))):
+            distance = Mux(done[k], stays + need[k + 1] + len(done) - 1 - k, distance)
+        drains = total("drains", promised, 2 * distance, (inner != 0) & ~ready)
+        longest = schedule.buffer + 2 * (stays + parallel + len(done)) + 1
+        group_costs = parallel + 2 * (stays + parallel + len(done))
+        stalls = complete | (engine.o.valid & ~engine.o.ready)
+        self._ends(m, see, stalls, held, channel, drains, longest, group_costs)
+
         # One arbitrary vector: its tags accompany its elements, and no others.
         follows, base = Signal(name="follows"), Signal(signed(width + 2), name="base")
         tag = Signal(drain.layout, name="tag")
@@ -252,14 +260,7 @@ class Conservation(Elaboratable):
         least, holds = p.passes * p.columns, Signal(range(p.parallel + 1), name="need_held")
         with m.If(done[-1]):
             m.d.sync += holds.eq(need[-1])
-        source, column, row_pass = see("front", "source"), see("front", "column"), see("front", "row_pass")
-        progress = Signal(range(least + 1), name="progress")  # columns of the group that is issued
-        offset = 0
-        for n, (k, size) in enumerate(columns_of(self.engine)):
-            if k == final:
-                with m.If(source == n):
-                    m.d.comb += progress.eq(row_pass * p.columns + offset + column)
-                offset += size
+        progress = self.progress[final]
         ahead = left
         for k in reversed(range(stages)):
             start = Signal(range(units + 1), name=f"start_{k}")
@@ -277,6 +278,49 @@ class Conservation(Elaboratable):
         m.d.comb += Assert((unit + left) <= units, "no group goes past the last unit")
         m.d.comb += Assert(~done[-1] | (left == 0), "no group overwrites another")
 
+    def _ends(
+        self, m: Module, see: Any, stalls: Value, held: Value, channel: Value, drains: Value, longest: int, costs: int
+    ) -> None:
+        """A measure of the work left falls in every cycle without a stall: nothing waits for ever.
+
+        Args:
+            stalls: a vector came, or an output waits for the consumer.
+            drains: falls in each other cycle, if no group is issued, until nothing is on its way to the output.
+            longest: the most that it can be.
+            costs: the most that a group adds to it.
+        """
+        schedule, final = self.engine.schedule, len(self.engine.schedule.phases) - 1
+        phases, channels = schedule.phases, schedule.channels if schedule.returns else 1
+        phase, group, room = see("front", "phase"), see("front", "group"), see("", "room")
+        pause = max(p.gap + p.gap_column for p in phases)
+        waiting = see("front", "waiting") if any(p.gap for p in phases) else Const(0)
+        columns, starts = held * sum(p.cycles for p in phases), held * len(phases)
+        for k, p in enumerate(phases):
+            ahead = channels - (channel if k == final else 0)
+            here = channel if k < final else 0
+            before = sum(q.cycles for q in phases[:k])
+            progress = group * p.passes * p.columns + self.progress[k]
+            columns = columns - Mux(phase == k, ahead * before + here * p.cycles + progress, 0)
+            starts = starts - Mux(phase == k, ahead * k + here, 0)
+        groups = held * phases[final].groups - Mux(phase == final, group, 0)
+        most = schedule.slots * (
+            sum(p.cycles for p in phases) + len(phases) * pause + 2 * phases[final].groups * costs
+        ) + pause + 2 * longest + 1  # fmt: skip
+        rest, still = Signal(range(2 * most), name="rest"), Signal(range(most + 1), name="still")
+        m.d.comb += rest.eq(columns + starts * pause + waiting + groups * 2 * costs + 2 * drains + ~room)
+        with m.If(stalls):
+            m.d.sync += still.eq(0)
+        with m.Elif(still != most):
+            m.d.sync += still.eq(still + 1)
+        # Of a round that has begun, the next channel's vector has not come.
+        lacks = (phase == 0) & (see("inputs", "coming") == 0) & (held != 0) if schedule.returns else Const(0)
+        before, ran = Signal.like(rest, name="rest_before"), Signal(name="ran")
+        m.d.sync += [before.eq(rest), ran.eq(~stalls & ~lacks & (rest != 0))]
+        m.d.comb += Assert(~ran | (rest < before), "without stalls, work gets less in every cycle")
+        m.d.comb += Assert(lacks | (rest == 0) | (still + rest <= most), "and comes to its end")
+        ended = (held == 0) & (see("buffer.queue", "level") == 0)
+        m.d.comb += Assert(lacks | (still != most) | ended, "then all has left, and the input is ready")
+
     def _front(self, m: Module, see: Any) -> None:
         """The front's counters are in their ranges, and the flags beside them say the truth."""
         phases = self.engine.schedule.phases
@@ -284,6 +328,15 @@ class Conservation(Elaboratable):
         row_pass, group = see("front", "row_pass"), see("front", "group")
         pass_ends, group_ends = see("front", "pass_ends"), see("front", "group_ends")
         phase = see("front", "phase")
+        #: of each phase, while it is worked: columns of the group that are issued
+        self.progress = []
+        for k, p in enumerate(phases):
+            progress = Signal(range(p.passes * p.columns + 1), name=f"progress_{k}")
+            sources = [n for n, (phase_of, _) in enumerate(columns_of(self.engine)) if phase_of == k]
+            for n, (_, offset) in zip(sources, offsets_of(p), strict=True):
+                with m.If(source == n):
+                    m.d.comb += progress.eq(row_pass * p.columns + offset + column)
+            self.progress.append(progress)
         begins = (source == 0) & (column == 0) & (row_pass == 0) & (group == 0)
         m.d.comb += Assert((phase != 0) | (see("inputs", "coming") != 0) | begins, "work needs a vector")
         m.d.comb += Assert(source < len(columns_of(self.engine)), "there is such an operand")
@@ -321,6 +374,9 @@ ENGINES: list[tuple[Any, ...]] = [
 FAULTS: dict[str, Callable[[], Any]] = {
     "the input does not wait for a slot": lambda: planted(
         Engine, "", "", InputVectors=planted(InputVectors, "self.i.ready.eq(~held[-1])", "self.i.ready.eq(1)")
+    ),
+    "a countdown stands still": lambda: planted(
+        Engine, "", "", Front=planted(Front, "waiting.eq(waiting - 1)", "waiting.eq(waiting)")
     ),
     "a credit too many": lambda: planted(
         Engine,
