@@ -17,7 +17,7 @@ from typing import Any
 from amaranth.hdl import Array, Assert, Assume, Const, Elaboratable, Fragment, Module, Mux, Signal, Value, signed
 from amaranth.lib.data import View
 from formal import Outcome, Proof, prove
-from formal_streams import consume, counter, free, planted, produce
+from formal_streams import AnyReset, consume, counter, free, planted, produce
 from networks import network_of
 
 from hwrnn.rtl.drain import Drain
@@ -352,7 +352,7 @@ class Conservation(Elaboratable):
 
 def conserved(*arguments: Any, **options: Any) -> Outcome:
     """By induction of one step: the assertions say enough."""
-    return prove(Conservation(numbered(*arguments, **options)), memories="registers")
+    return prove(AnyReset(Conservation(numbered(*arguments, **options))), memories="registers")
 
 
 def broken(depth: int, base: Any, *arguments: Any) -> Outcome:

@@ -16,16 +16,14 @@ from amaranth.hdl import (
     Cat,
     ClockSignal,
     DomainRenamer,
-    Elaboratable,
     Module,
-    ResetInserter,
     Signal,
 )
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from formal import Outcome, Proof
 from formal_engine import numbered_class
-from formal_streams import Harness, consume, counter, free, in_order, kept, planted, produce, reach
+from formal_streams import AnyReset, Harness, consume, counter, free, in_order, kept, planted, produce, reach
 from networks import network_of
 
 from hwrnn.frames import HEADER, SYNC, Identity
@@ -170,21 +168,6 @@ def of_server(m: Module, part: Any) -> None:
     m.d.comb += Assert(~part.m_axis_tready | part.m_axis_tvalid, "an element is taken when there is one")
 
 
-class AnyReset(Elaboratable):
-    """A harness that is reset in any cycles, with its part."""
-
-    _MustUse__silence = True
-
-    def __init__(self, harness: Any) -> None:
-        self.harness = harness
-
-    def elaborate(self, platform: object) -> Module:
-        """Registers that a reset spares keep what they have."""
-        m = Module()
-        m.submodules.harness = ResetInserter(free(m, 1, "reset"))(self.harness)
-        return m
-
-
 def small_network(argmax: bool = False, channels: int = 1, every_step: bool = True, base: Any = Engine) -> Any:
     """An engine of one unit and a head of two outputs, whose elements are the numbers of units."""
     model = network_of("rnn", 1, 1, 2, bits=3, every_step=every_step)[0]
@@ -209,15 +192,16 @@ def of_network(m: Module, part: Network) -> None:
         m.d.comb += Assert(~part.o.valid | (part.o.payload.data.as_unsigned() == out), "elements leave in order")
 
 
-class Top(AxiStreamTop):
+def top(old: str = "", new: str = "") -> Any:
     """The ports around a small network, in domains whose names do not clash with the harness'."""
+    base = planted(AxiStreamTop, old, new)
 
-    def __init__(self) -> None:
-        super().__init__(small_network())
+    class Top(base):
+        def elaborate(self, platform: object) -> Any:
+            """Amaranth lets no domain hide another of its name."""
+            return DomainRenamer({"sync": "inside", "registered": "outside"})(super().elaborate(platform))
 
-    def elaborate(self, platform: object) -> Any:
-        """Amaranth lets no domain hide another of its name."""
-        return DomainRenamer({"sync": "inside", "registered": "outside"})(super().elaborate(platform))
+    return Top(small_network())
 
 
 def of_top(m: Module, part: AxiStreamTop) -> None:
@@ -242,18 +226,61 @@ MADE: list[tuple[str, Callable[[], Any], Callable[..., object], int | None]] = [
     ("loader, empty at first", lambda: Loader(b"abcd", [(2, 3)], True), of_loader, None),
     ("frame sender", FrameSender, of_sender, None),
     ("server", server, of_server, None),
-    ("ports of a top", Top, of_top, None),
-    ("network", small_network, of_network, 24),
-    ("network with argmax", lambda: small_network(True), of_network, 24),
+    ("ports of a top", top, of_top, None),
+    ("network, 32 cycles", small_network, of_network, 32),
+    ("network, last step, 32 cycles", partial(small_network, False, 1, False), of_network, 32),
+    ("network with argmax, 36 cycles", partial(small_network, True), of_network, 36),
+    ("network with argmax, 2 channels, 30 cycles", partial(small_network, True, 2), of_network, 30),
+]
+
+
+#: what each breaks, the part with it, and what refutes it
+FAULTS: list[tuple[str, Callable[[], Any], Callable[..., object]]] = [
+    (
+        "ports of a top, valid in a reset",
+        lambda: top("self.m_axis_tvalid.eq(network.o.valid & running)", "self.m_axis_tvalid.eq(network.o.valid)"),
+        of_top,
+    ),
+    (
+        "ports of a top, ready in a reset",
+        lambda: top("self.s_axis_tready.eq(network.i.ready & running)", "self.s_axis_tready.eq(network.i.ready)"),
+        of_top,
+    ),
+    (
+        "ports of a top, valid waits for the input",
+        lambda: top("network.o.valid & running)", "network.o.valid & running & self.s_axis_tvalid)"),
+        of_top,
+    ),
+    (
+        "frame sender, the payload does not wait",
+        lambda: planted(FrameSender, "self.payload.ready.eq(self.o.ready)", "self.payload.ready.eq(1)")(),
+        of_sender,
+    ),
+    (
+        "loader, an answer nobody takes",
+        lambda: planted(Loader, "with m.If(self.o.ready):", "with m.If(1):")(b"abcd", [(2, 3)]),
+        of_loader,
+    ),
+    (
+        "server, a sample that does not wait",
+        lambda: server(planted(Server, "with m.If(self.s_axis_tready):", "with m.If(1):")),
+        of_server,
+    ),
 ]
 
 
 def _run(part: Callable[[], Any], claims: Callable[..., object], bound: int | None) -> Outcome:
-    return reach(Harness(part(), claims), bound=bound)
+    made = Harness(part(), claims)
+    # A top has a reset of its own; the synchronizer of a line goes on in any.
+    return reach(made if claims in (of_line, of_top) else AnyReset(made), bound=bound)
 
 
 #: by name
 PROOFS = {
     name: Proof("ports", name, partial(_run, part, claims, bound), "proved" if bound is None else "bounded", slow=True)
     for name, part, claims, bound in MADE
+}
+PROOFS |= {
+    f"{name} (fault)": Proof("ports", f"{name} (fault)", partial(_run, part, claims, None), "refuted", slow=True)
+    for name, part, claims in FAULTS
 }

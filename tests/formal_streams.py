@@ -25,7 +25,7 @@ from typing import Any
 
 from amaranth.asserts import AnyConst, AnySeq
 from amaranth.back import rtlil
-from amaranth.hdl import Assert, Assume, Cat, ClockDomain, Elaboratable, Module, Mux, Signal, Value
+from amaranth.hdl import Assert, Assume, Cat, ClockDomain, Elaboratable, Module, Mux, ResetInserter, Signal, Value
 from formal import FormalError, Outcome, Proof, prove
 
 from hwrnn.fixed import Format
@@ -36,7 +36,7 @@ from hwrnn.rtl.ports import OutputBuffer
 from hwrnn.rtl.repeat import Repeat
 from hwrnn.rtl.tools import yosys_job
 
-__all__ = ["PROOFS", "Harness", "consume", "free", "in_order", "planted", "produce", "reach"]
+__all__ = ["PROOFS", "AnyReset", "Harness", "consume", "free", "in_order", "planted", "produce", "reach"]
 
 _SCRIPT = """
 read_rtlil design.il
@@ -120,13 +120,17 @@ def reach(design: Any, *, timeout: float = 300.0, bound: int | None = None) -> O
     return Outcome("unknown", frames, seconds=seconds, log=log)
 
 
-def planted(cls: type, old: str, new: str, **names: Any) -> Any:
+def planted(cls: Any, old: str, new: str, **names: Any) -> Any:
     """A class whose text has one place changed, or whose module knows other classes by the same names."""
-    text = textwrap.dedent(inspect.getsource(cls))
+    text, known = cls.__dict__.get("planted", (None, vars(sys.modules[cls.__module__])))
+    if text is None:
+        text = textwrap.dedent(inspect.getsource(cls))
     assert not old or text.count(old) == 1, f"{cls.__name__} has {text.count(old)} times {old!r}"
-    namespace = {**vars(sys.modules[cls.__module__]), **names}
-    exec(compile(text.replace(old, new) if old else text, f"<{cls.__name__}>", "exec"), namespace)
-    return namespace[cls.__name__]
+    text, known = text.replace(old, new) if old else text, {**known, **names}
+    exec(compile(text, f"<{cls.__name__}>", "exec"), known)
+    made = known[cls.__name__]
+    made.planted = text, known  # for a second change
+    return made
 
 
 def free(m: Module, width: int, name: str) -> Signal:
@@ -227,6 +231,21 @@ class Harness(Elaboratable):
         m = Module()
         m.submodules.part = self.part
         self.claims(m, self.part)
+        return m
+
+
+class AnyReset(Elaboratable):
+    """A harness that is reset in any cycles, with its part."""
+
+    _MustUse__silence = True
+
+    def __init__(self, harness: Any) -> None:
+        self.harness = harness
+
+    def elaborate(self, platform: object) -> Module:
+        """Registers that a reset spares keep what they have."""
+        m = Module()
+        m.submodules.harness = ResetInserter(free(m, 1, "reset"))(self.harness)
         return m
 
 
@@ -337,7 +356,8 @@ def of_gate(m: Module, part: Gate) -> None:
 
 
 def _proof(kind: str, name: str, part: Callable[[], Any], claims: Callable[..., object], **options: Any) -> Proof:
-    return Proof(kind, name, lambda: reach(Harness(part(), claims)), method="reachability", **options)
+    made = lambda: reach(AnyReset(Harness(part(), claims)))  # noqa: E731
+    return Proof(kind, name, made, method="reachability", **options)
 
 
 PARTS: list[tuple[str, Callable[[], Any], Callable[..., object]]] = [
