@@ -274,7 +274,6 @@ class Conservation(Elaboratable):
         m.d.comb += Assert((left == 0) | (left < holds) & (progress < stages + holds - left), "the rest of a group")
         m.d.comb += Assert((unit + left) <= units, "no group goes past the last unit")
         m.d.comb += Assert(~done[-1] | (left == 0), "no group overwrites another")
-        return holds
 
     def _ends(
         self, m: Module, see: Any, stalls: Value, held: Value, channel: Value, drains: Value, longest: int, costs: int

@@ -92,14 +92,11 @@ class Settled(Conservation):
             for j, age in enumerate(ages):
                 between = [phases[n % len(phases)] for n in range(j + 1, k if k > j else k + len(phases))]
                 least = recent + turns * sum(q.cycles for q in between)
-                if j == k:
-                    least = Mux(channel == 0, least, recent)
-                else:
-                    least = least + channel * p.cycles
+                least = Mux(channel == 0, least, recent) if j == k else least + channel * p.cycles
                 m.d.comb += Assert((phase != k) | (age == longest) | (age >= least), "phases take their cycles")
         inside = [self._path(m, see, k, past[k]) for k in range(len(phases))]
-        sources = [(k, name) for k, p in enumerate(phases) for name, _ in offsets_of(p)]
-        for n, (k, name) in enumerate(sources):
+        names = [name for p in phases for name, _ in offsets_of(p)]
+        for n, name in enumerate(names):
             if name == "x":
                 continue
             j = next(j for j in range(len(phases)) if name in trace(engine.layer.cell).stored_in(j))
@@ -126,7 +123,7 @@ class Settled(Conservation):
             later = Signal(range(p.parallel + 1), name=f"need_{k}_{n + 1}")
             m.d.sync += later.eq(need[-1])
             need.append(later)
-        holds = self._groups(m, see, done, need, left, unit, phase, k)
+        self._groups(m, see, done, need, left, unit, phase, k)
         waits = sum(Mux(a, b, 0) for a, b in zip(done, need[1:], strict=True))
         worked = Mux(phase == k, group * p.parallel, 0)
         m.d.comb += Assert(
@@ -191,7 +188,7 @@ PROOFS = {
                 12,
                 planted(
                     Engine, "", "",
-                    Front=planted(Front, "waiting.eq(following.gap + following.gap_column)", "waiting.eq(following.gap)"),
+                    Front=planted(Front, "following.gap + following.gap_column", "following.gap"),
                 ),
                 *_RNN,
             ),
