@@ -20,7 +20,8 @@ from formal import FormalError, Proof, missing
 from hwrnn.report import Progress, say, table
 
 #: the modules of proofs, each with ``PROOFS`` by name or, where the list takes a while, ``proofs()``
-LISTS = ("formal_nonlinearities", "formal_accumulators", "formal_streams", "formal_engine")
+LISTS = ("formal_nonlinearities", "formal_accumulators", "formal_streams", "formal_engine", "formal_state")
+LISTS += ("formal_ports",)
 
 TEXT = """Each row is a kind of proof. *Proved* holds for every input and every run of any length, by induction over the
 clock cycles or by showing all that can be reached; *bounded* holds for runs of the steps that are named. bitwuzla

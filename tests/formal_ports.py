@@ -277,7 +277,14 @@ def _run(part: Callable[[], Any], claims: Callable[..., object], bound: int | No
 
 #: by name
 PROOFS = {
-    name: Proof("ports", name, partial(_run, part, claims, bound), "proved" if bound is None else "bounded", slow=True)
+    name: Proof(
+        "ports",
+        name,
+        partial(_run, part, claims, bound),
+        "proved" if bound is None else "bounded",
+        slow=True,
+        method="reachability",
+    )
     for name, part, claims, bound in MADE
 }
 PROOFS |= {
