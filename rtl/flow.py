@@ -25,7 +25,7 @@ from hwrnn.rtl.placement import BOARD_PINS, bitstream, constraints, place
 from hwrnn.rtl.recipes import FAMILIES
 from hwrnn.rtl.synthesis import NETLIST, SYNTHESIS_LOG, check_fits, synthesize
 from hwrnn.rtl.targets import Target, target_named
-from hwrnn.rtl.tools import ToolError, check_installed, versions, yosys_package
+from hwrnn.rtl.tools import ToolError, check_installed, versions, without_places, yosys_package
 
 __all__ = ["implement", "ready_for"]
 
@@ -94,10 +94,16 @@ def implement(
             best = result.placed[0].seed
             kept_files += [str(result.bitstream), f"placement-{best}.log", f"timing-{best}.json"]
         for file in kept_files:
-            shutil.copy(work / file, out / file)
-        made = None if result.bitstream is None else str(final / result.bitstream)
-        result = replace(result, bitstream=made, folder=str(final), steps=steps)
+            if file == result.bitstream:
+                shutil.copy(work / file, out / file)
+            else:  # paths of this machine's packages say nothing anywhere else
+                packages = [yosys_package(), *_packages(target)]
+                (out / file).write_bytes(without_places((work / file).read_bytes(), packages))
+        result = replace(result, folder=str(final), steps=steps)
+        # The file beside it, wherever the folder goes.
         (out / "report.json").write_text(json.dumps(result.to_json(), indent=2) + "\n")
+        made = None if result.bitstream is None else str(final / result.bitstream)
+        result = replace(result, bitstream=made)
     tell(stages, "done")
     return result
 

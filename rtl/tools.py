@@ -19,7 +19,9 @@ from pathlib import Path
 from hwrnn.errors import MissingExtra, plain
 from hwrnn.processes import LIMIT, LONGEST, cannot_start, end_group, how_it_ended, seconds_allowed
 
-__all__ = ["Job", "ToolError", "check_installed", "run_all", "versions", "yosys_job", "yosys_package"]
+__all__ = [
+    "Job", "ToolError", "check_installed", "run_all", "versions", "without_places", "yosys_job", "yosys_package",
+]  # fmt: skip
 
 
 class ToolError(RuntimeError):
@@ -66,6 +68,15 @@ def check_installed(modules: Sequence[str]) -> None:
 
 def _installed(module: str) -> bool:
     return importlib.util.find_spec(module.partition(".")[0]) is not None
+
+
+def without_places(text: bytes, modules: Sequence[str]) -> bytes:
+    """A log without the folders that packages are installed in: of a path the part from the package's name on stays."""
+    for module in modules:
+        found = importlib.util.find_spec(module.partition(".")[0])
+        for place in (found and found.submodule_search_locations) or ():
+            text = text.replace(f"{os.path.dirname(place)}{os.sep}".encode(), b"")
+    return text
 
 
 def yosys_package() -> str:

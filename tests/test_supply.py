@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from hwrnn.compiler import CPP, compiler_available
+from hwrnn.rtl.tools import without_places
 
 ROOT = Path(__file__).resolve().parent.parent
 LISTS = sorted(file.name for file in (ROOT / "scripts").glob("requirements*.txt"))
@@ -265,6 +266,13 @@ def test_what_is_implemented_has_no_trace(elsewhere):
     elsewhere.hwrnn("implement", "lstm", "--device", "ecp5-25k-6", "--seeds", "1")
     assert any("implementation" in file.name for file in (elsewhere.folder / "lstm").iterdir())
     assert elsewhere.traces() == {}
+
+
+def test_logs_lose_the_folders_of_packages():
+    place = Path(pytest.__file__).parent
+    log = f"read {place}/share/cells.v:3, {place.parent}/pytest/share/x and /elsewhere/pytest/y".encode()
+    clean = b"read pytest/share/cells.v:3, pytest/share/x and /elsewhere/pytest/y"
+    assert without_places(log, ["pytest", "is_not_installed"]) == clean
 
 
 @pytest.mark.parametrize("what", ["folder", "home", "host", "login", "place", "sources", "temporary folder"])
