@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from gates import Cone, Gates
 
 pytest.importorskip("pyosys")
 from equivalence import Undecidable, equivalent
@@ -206,3 +208,43 @@ def test_a_delay_too_much_is_found():
     longer = emitted(layer, 0, Timing(sums=True))
     assert longer != emitted(layer, 0)
     assert path_verdict(layer, 0, path=longer).answer == "different"
+
+
+def random_cone(rng, inputs: int, gates: int) -> tuple[Cone, int]:
+    """Gates over time with a register, and a literal in its third cycle."""
+    numbers = list(range(1, inputs + 2))  # the last one is the register
+    lines = [f"aag {inputs + 1 + gates} {inputs} 1 1 {gates}", *(str(2 * n) for n in numbers[:-1])]
+    rows = []
+    for n in range(inputs + 2, inputs + 2 + gates):
+        a, b = rng.choice(numbers[-12:], 2) * 2 + rng.integers(0, 2, 2)
+        rows.append(f"{2 * n} {max(a, b)} {min(a, b)}")
+        numbers.append(n)
+    lines += [f"{2 * inputs + 2} {2 * numbers[-2]}", str(2 * numbers[-1] + 1), *rows]
+    lines += [f"i{k} in[{k}]" for k in range(inputs)] + ["o0 out"]
+    cone = Cone(Gates("\n".join(lines)))
+    return cone, cone.at(cone.gates.outputs["out"][0], 2)
+
+
+def test_gates_are_what_they_compute():
+    """Every pattern by plain Python, against what numpy tries and what merging leaves."""
+    rng = np.random.default_rng(1)
+    for trial in range(12):
+        cone, literal = random_cone(rng, 2 + trial % 4, 12)
+        free = [n for n in cone.order(literal) if n in cone.names]
+
+        def value(number, pattern, cone=cone, free=free):
+            node = number >> 1
+            if node == 0:
+                bit = 0
+            elif node in cone.ands:
+                bit = value(cone.ands[node][0], pattern) & value(cone.ands[node][1], pattern)
+            else:
+                bit = pattern >> free.index(node) & 1
+            return bit ^ number & 1
+
+        ones = [p for p in range(1 << len(free)) if value(literal, p)]
+        found = cone.exhaustive(literal)
+        assert found == (ones[0] if ones else None)
+        merged = cone.merged(literal, 24)
+        assert [value(merged, p) for p in range(1 << len(free))] == [int(p in ones) for p in range(1 << len(free))]
+        assert cone.exhaustive(cone.both(literal, merged ^ 1)) is None
