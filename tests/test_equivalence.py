@@ -129,6 +129,8 @@ def test_different(name):
         ("posedge clk", "posedge clk & go"),
         ("output most", "output [1:0] most"),
         ("always @(posedge clk) begin", "always @* if (clk) begin"),
+        ("assign most = n == 9;", "\\$_DFF_N_ later (.C(clk), .D(n == 9), .Q(most));"),
+        ("assign most = n == 9;", "\\$_DFF_PP0_ later (.C(go), .R(rst), .D(n == 9), .Q(most));"),
     ],
 )
 def test_what_is_not_modelled_is_not_decided(old, new):
