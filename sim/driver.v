@@ -19,7 +19,7 @@ module driver;
     .s_axis_tdata(s_axis_tdata), .s_axis_tvalid(s_axis_tvalid), .s_axis_tready(s_axis_tready),
     .s_axis_tlast(s_axis_tlast),
     .m_axis_tdata(m_axis_tdata), .m_axis_tvalid(m_axis_tvalid), .m_axis_tready(m_axis_tready),
-    .m_axis_tlast(m_axis_tlast)@TID@
+    .m_axis_tlast(m_axis_tlast)@TID@@LOAD@
   );
 
   // The last flag stands above the data.

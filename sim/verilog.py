@@ -20,7 +20,7 @@ from hwrnn.rtl.network import Network
 from hwrnn.rtl.verilog import emit
 from hwrnn.sim.stimuli import TAIL, Progress, Recording, Stall, Stimulus
 
-__all__ = ["run_bench", "run_verilog"]
+__all__ = ["driver_files", "recorded", "run_bench", "run_verilog"]
 
 #: Each simulator's program and the Debian package that brings it.
 _PROGRAMS = {"icarus": ("iverilog", "iverilog"), "verilator": ("verilator", "verilator")}
@@ -46,23 +46,13 @@ def run_verilog(network: Network, stimulus: Stimulus, which: str, progress: Prog
     with tempfile.TemporaryDirectory(prefix="hwrnn-") as name:
         folder = Path(name)
         (folder / "network.v").write_text(emitted.text)
-        width = padded(network.input_format.width)
-        form = network.output_format
-        (folder / "driver.v").write_text(_driver(stimulus, width, padded(form.width), network.channels))
-        digits = -(-(width + 1) // 4)
-        words = (stimulus.data & ((1 << width) - 1)) | stimulus.last.astype(np.int64) << width
-        (folder / "stimulus.hex").write_text("".join(f"{word:0{digits}x}\n" for word in words.tolist()))
-        for file, stall in (("supply", stimulus.input), ("demand", stimulus.output)):
-            (folder / f"{file}.hex").write_text("".join(f"{flag}\n" for flag in stall.pattern.tolist()))
+        for file, text in driver_files(network, stimulus, "network").items():
+            (folder / file).write_text(text)
         seconds = _run(folder, which, "driver", [*_QUIET[which], "driver.v", "network.v"])[1]
         try:
-            record = (folder / "record.txt").read_text().split("\n")
-        except (OSError, UnicodeDecodeError) as error:
+            found = recorded((folder / "record.txt").read_text(), network.output_format, stimulus, seconds)
+        except (OSError, ValueError, IndexError, OverflowError) as error:
             raise _no_record(which) from error
-    try:
-        found = _recording(record, network.output_format, stimulus, seconds)
-    except (ValueError, IndexError, OverflowError) as error:
-        raise _no_record(which) from error
     if progress is not None:
         progress(count, count)
     return found
@@ -72,8 +62,26 @@ def _no_record(which: str) -> UsageError:
     return UsageError(f"Simulator must record what it simulates, but {which} left no such record: install it again")
 
 
-def _recording(record: list[str], form: Format, stimulus: Stimulus, seconds: float) -> Recording:
-    """What the driver wrote down, line by line."""
+def driver_files(network: Network, stimulus: Stimulus, name: str) -> dict[str, str]:
+    """The text by file of a bench, the module ``driver``, that runs a stimulus on a network's top of the name ``name``.
+
+    It writes ``record.txt``, which :func:`recorded` reads.
+    """
+    width, form = padded(network.input_format.width), network.output_format
+    digits = -(-(width + 1) // 4)
+    words = (stimulus.data & ((1 << width) - 1)) | stimulus.last.astype(np.int64) << width
+    files = {
+        "driver.v": _driver(stimulus, name, width, padded(form.width), network),
+        "stimulus.hex": "".join(f"{word:0{digits}x}\n" for word in words.tolist()),
+    }
+    for file, stall in (("supply", stimulus.input), ("demand", stimulus.output)):
+        files[f"{file}.hex"] = "".join(f"{flag}\n" for flag in stall.pattern.tolist())
+    return files
+
+
+def recorded(text: str, form: Format, stimulus: Stimulus, seconds: float = 0.0) -> Recording:
+    """What the bench of :func:`driver_files` wrote of a network with outputs of a format."""
+    record = text.split("\n")
     input_cycles = [int(line[2:]) for line in record if line.startswith("i")]
     transfers = [[*line.split(), "0"][:5] for line in record if line.startswith("o")]
     output_cycles = np.array([int(cycle) for _, cycle, *_ in transfers], np.int64)
@@ -109,9 +117,15 @@ def _given_up(stimulus: Stimulus, input_cycles: list[int], output_cycles: np.nda
     return min(stimulus.limit, seen + 1 + stimulus.patience)
 
 
-def _driver(stimulus: Stimulus, input_bits: int, output_bits: int, channels: int) -> str:
+#: A load port on which nothing comes: left open it would be unknown in Icarus.
+_NO_LOAD = """,
+    .s_load_tdata(8'd0), .s_load_tvalid(1'b0), .s_load_tlast(1'b0), .m_load_tready(1'b0)"""
+
+
+def _driver(stimulus: Stimulus, name: str, input_bits: int, output_bits: int, network: Network) -> str:
+    channels = network.channels
     holes = {
-        "NAME": "network",
+        "NAME": name,
         "INPUT_BITS": input_bits,
         "OUTPUT_BITS": output_bits,
         "ELEMENTS": len(stimulus.data),
@@ -120,6 +134,7 @@ def _driver(stimulus: Stimulus, input_bits: int, output_bits: int, channels: int
         "PATIENCE": stimulus.patience,
         "TAIL": TAIL,
         "TID": "" if channels == 1 else ",\n    .m_axis_tid(m_axis_tid)",
+        "LOAD": _NO_LOAD if network.loadable else "",
         "CHANNEL": "0" if channels == 1 else "m_axis_tid",
         "TID_BITS": max((channels - 1).bit_length(), 1),
         **_stall("SUPPLY", stimulus.input),
