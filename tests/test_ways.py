@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import ways
 from hypothesis import given, settings
-from ways_cases import CELLS, SPACE, Case, cases, coverage, matrix, parsed, shrunk
+from ways_cases import CELLS, Case, cases, coverage, matrix, parsed, shrunk
 
 import oracle
 from hwrnn.compiler import CPP, C, compiler_available
@@ -66,8 +66,9 @@ def test_the_matrix_has_every_choice():
     assert all(found == possible for found, possible in singles.values()), singles
     assert pairs > 0.99 * of_pairs
     assert {case.stalls for case in chosen} == {(a, b) for a in STALLS for b in STALLS}
-    for cell in CELLS:  # each cell by all its roles
-        assert {case["layers"] for case in chosen if case["cell"] == cell} == set(SPACE["layers"])
+    for cell in CELLS:
+        for port in ("input_stall", "output_stall"):
+            assert {case[port] for case in chosen if case["cell"] == cell} == set(STALLS), (cell, port)
 
 
 # -- planted faults: the way is told by name, and the case shrinks
