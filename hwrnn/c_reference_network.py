@@ -101,7 +101,10 @@ class ReferenceNetwork:
             for name in layer.cell.states if (k >= cut) == (first >= cut) else ():
                 value, start = "0", layer.initial.get(name)
                 if start is not None and np.any(start):
-                    value = f"{self.tables.array(f'layer_{k}_initial_{name}', start)}[k]"
+                    kind = self.layers[k].type_of(name)
+                    # A table of small values is signed, whatever the state is.
+                    cast = f"({kind})" if kind.startswith("u") else ""
+                    value = f"{cast}{self.tables.array(f'layer_{k}_initial_{name}', start)}[k]"
                 lines += [f"for (int k = 0; k < {layer.units}; k++)", f"    state->v_{name}_{k}[k] = {value};"]
         return _function(f"static void begin_{first}({self.name}_state *state)", lines or ["(void)state;"])
 

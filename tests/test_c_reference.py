@@ -317,6 +317,15 @@ def test_a_planted_fault_is_found(tmp_path):
         check(tmp_path, cases, SANITIZERS, lambda t: t.replace("unit < 4", "unit < 5"))
 
 
+def test_an_unsigned_state_that_starts_at_a_small_value(tmp_path):
+    """Small enough for a table of a signed type; found by scripts/agree."""
+    q, raw, lengths = quantized("rnn", 8, activation="relu", every_step=True)
+    layer = q.layers[0]
+    assert not layer.formats.values["h"].signed
+    q = replace(q, layers=(replace(layer, initial={"h": np.arange(layer.units)}),))
+    check(tmp_path, {"net": Case(q, raw, lengths)})
+
+
 def test_inputs_beyond_their_format_saturate(tmp_path):
     q, _, _ = quantized("gru", 5, every_step=True)
     form = q.input_format
