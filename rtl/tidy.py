@@ -204,7 +204,9 @@ class _Module:
         for token in present:
             hint = self.hints.get(token, "")
             if _UNNAMED.match(token):
-                name = plain_name(hint) if hint else "t" + "".join(re.findall(r"\d", token))
+                # The digits of Yosys' own names are places in its source text: other ones in the next version.
+                own_digits = [] if token.startswith(r"\$auto") else re.findall(r"\d", token)
+                name = plain_name(hint) if hint else "t" + "".join(own_digits)
             elif hint and not hint.endswith("_full") and _NUMBERED.search(token) and token not in ports:
                 name = plain_name(hint)
             else:

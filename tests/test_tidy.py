@@ -88,6 +88,19 @@ def test_tidy():
     assert tidy(SOURCE, ["clk"]) == TIDY
 
 
+def test_names_of_yosys_do_not_tell_its_version():
+    """What Yosys names by a line of its own source text and a running number."""
+    found = set()
+    for place in ("opt_dff.cc:273$96", "opt_dff.cc:248$56"):
+        wire = rf"\$auto${place} "
+        found.add(tidy(
+            f"module m(a, b);\n  input a;\n  wire a;\n  output b;\n  wire b;\n  wire {wire};\n"
+            f"  assign {wire} = ~ a;\n  assign b = {wire} ^ {wire};\nendmodule\n", ["a", "b"],
+        ))  # fmt: skip
+    (text,) = found
+    assert "wire t;" in text and "auto" not in text
+
+
 def test_names():
     assert plain_name("flags.first") == "flags_first"
     assert plain_name("\\read__data$34 ") == "read_data_34"
