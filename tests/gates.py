@@ -67,10 +67,20 @@ class Cone:
         return self._free[name]
 
     def cut(self, a: int, at: int, b: int, when: int, name: str) -> None:
-        """Take two literals, each in its cycle, for one free input."""
-        for literal, cycle in ((a, at), (b, when)):
+        """Take two literals, each in its cycle and known to be equal, for one free input.
+
+        Where one of them is constant, or was cut before, both are that.
+        """
+        places = [(a, at), (b, when)]
+        known = [v for v in (self._known(literal, cycle) for literal, cycle in places) if v is not None]
+        value = min(known) if known else self._named(name)  # constants are the least
+        for literal, cycle in places:
             if literal > 1:
-                self._numbers.setdefault((literal >> 1, cycle), self._named(name) ^ (literal & 1))
+                self._numbers.setdefault((literal >> 1, cycle), value ^ (literal & 1))
+
+    def _known(self, literal: int, cycle: int) -> int | None:
+        number = 0 if literal < 2 else self._numbers.get((literal >> 1, cycle))
+        return None if number is None else number ^ (literal & 1)
 
     def both(self, a: int, b: int) -> int:
         """And."""

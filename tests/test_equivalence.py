@@ -184,8 +184,9 @@ def test_path_equals_what_was_written_by_hand(cell):
         ("lstm", Timing(sums=True, tree=True), {"cell_clip": 1.0}),
         ("lstm-coupled", SHORTEST, {"activation": "relu", "gate": "hard_sigmoid_3_16", "output_activation": "relu1"}),
         ("mingru", SHORTEST, {"bits": 6}),
+        ("gru", SHORTEST, {"bits": 3}),  # a bit of a pre-activation is constant
     ],
-    ids=["registers", "clip", "functions", "bits"],
+    ids=["registers", "clip", "functions", "bits", "constant"],
 )
 def test_path_of_a_form_equals_what_was_written_by_hand(cell, timing, options):
     assert path_verdict(layer_of(cell, **options), 0, timing).answer == "equal"
