@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from itertools import combinations, pairwise
 from math import ceil
 from typing import Any
@@ -212,7 +213,10 @@ def _pairs(case: Case) -> set[tuple[Any, ...]]:
     return found | {(a, case[a], b, case[b]) for a, b in combinations(few, 2)}
 
 
-def matrix(count: int = 200, everyday: int = 20, seed: int = 6, most: tuple[float, float] = (2.2, 5.0)) -> list[Case]:
+@cache
+def matrix(
+    count: int = 200, everyday: int = 20, seed: int = 6, most: tuple[float, float] = (2.2, 5.0)
+) -> tuple[Case, ...]:
     """Random cases, the first ones small; each is of many the one with most choices and pairs that are new.
 
     Args:
@@ -239,7 +243,7 @@ def matrix(count: int = 200, everyday: int = 20, seed: int = 6, most: tuple[floa
             chosen.append(one)
             seen |= _pairs(one)
             break
-    return chosen
+    return tuple(chosen)
 
 
 def coverage(chosen: Iterable[Case]) -> tuple[dict[str, tuple[int, int]], tuple[int, int]]:
