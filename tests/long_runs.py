@@ -81,9 +81,9 @@ class Part:
     floats: dict[str, np.ndarray]
 
 
-def run(model: Model, quantized: QuantizedModel, raw: np.ndarray) -> Iterator[Part]:
-    """Both networks over the same inputs, stretch by stretch, each going on where it was."""
-    golden, layer, lines = Golden(quantized), quantized.layers[0], model.layers[0]
+def run(model: Model | None, quantized: QuantizedModel, raw: np.ndarray) -> Iterator[Part]:
+    """Both networks over the same inputs, stretch by stretch, each going on where it was; or the integers alone."""
+    golden, layer = Golden(quantized), quantized.layers[0]
     at: dict[str, np.ndarray] = {}
     float_at: dict[str, np.ndarray] = {}
     for start in range(0, raw.shape[1], _CHUNK):
@@ -94,6 +94,10 @@ def run(model: Model, quantized: QuantizedModel, raw: np.ndarray) -> Iterator[Pa
         integers = {
             name: layer.formats.values[name].dequantize(values) for (k, name), values in result.values.items() if k == 0
         }
+        if model is None:
+            yield Part(start, integers, {})
+            continue
+        lines = model.layers[0]
         seen: dict[str, list[np.ndarray]] = {name: [] for name in lines.cell.states}
         x = quantized.input_format.dequantize(some).astype(np.float64)
         float_at = dict(lines.run(x, lengths, float_at, partial(_keep, seen)).final)
