@@ -272,7 +272,7 @@ FAULTS: list[tuple[str, Callable[[], Any], Callable[..., object]]] = [
 def _run(part: Callable[[], Any], claims: Callable[..., object], bound: int | None) -> Outcome:
     made = Harness(part(), claims)
     # A top has a reset of its own; the synchronizer of a line goes on in any.
-    return reach(made if claims in (of_line, of_top) else AnyReset(made), bound=bound)
+    return reach(made if claims in (of_line, of_top) else AnyReset(made), bound=bound, timeout=1500)
 
 
 #: by name
