@@ -89,7 +89,8 @@ def _system_words(error: OSError) -> str:
     import errno
 
     told = plain(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    # Python looks for a folder for temporary files by writing to those that it knows.
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No usable temporary directory" in told:
         return f"Disk must have room left, also for temporary files (TMPDIR), but has not: {told}"
     return f"Files must be what the system lets hwrnn read and write, and one is not: {told}"
 

@@ -32,7 +32,7 @@ def read_npz(path: str | os.PathLike[str], targets: bool = True) -> dict[str, np
     _check_file(name)
     try:
         with open(name, "rb") as file:
-            _check_archive(file)
+            check_archive(file)
             archive = np.load(file, allow_pickle=False)
             if isinstance(archive, np.ndarray):
                 raise ValueError("it is a single .npy array")
@@ -58,7 +58,7 @@ def read_npz(path: str | os.PathLike[str], targets: bool = True) -> dict[str, np
     return arrays
 
 
-def _check_archive(file: BinaryIO) -> None:
+def check_archive(file: BinaryIO) -> None:
     """Find out whether the arrays of an archive are as large as they say, and not of another size than the file."""
     try:
         archive = zipfile.ZipFile(file)

@@ -67,7 +67,10 @@ def implement(
     if steps is not None and not (isinstance(steps, (int, float)) and 1 <= steps < float("inf")):
         raise UsageError(f"Steps must be a number of at least 1, not {steps!r}")
     manifest, verilog = _generated(Path(folder))
-    design = None if chosen is None else design_for(chosen, manifest, baud)
+    try:
+        design = None if chosen is None else design_for(chosen, manifest, baud)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _foreign(folder) from error
     if manifest.get("weights") == "spram" and not target.sprams:
         raise UsageError(f"Network must have weights other than 'spram' for {device}, which has no such memory")
     stages = 1 + (seeds + 1 if target.place else 0)
@@ -134,16 +137,18 @@ def _packages(target: Target) -> list[str]:
     return [module for module, _ in (family.placer, family.packer) if module]
 
 
+def _foreign(folder: str | os.PathLike[str]) -> UsageError:
+    return UsageError(f"Folder must be one that hwrnn generate wrote, with a manifest.json, not {os.fspath(folder)!r}")
+
+
 def _generated(folder: Path) -> tuple[dict[str, Any], Path]:
     """The manifest and the Verilog file of a generated folder."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
         name = top_name(manifest["name"])
         int(manifest["cycles_per_step"]["value"]), int(manifest["latency"]["value"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"Folder must be one that hwrnn generate wrote, with a manifest.json, not {str(folder)!r}"
-        ) from error
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise _foreign(folder) from error
     verilog = folder / f"{name}.v"
     if not verilog.is_file():
         raise UsageError(f"Folder must hold {verilog.name!r} as its manifest.json says, and {str(folder)!r} does not")

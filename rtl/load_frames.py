@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwrnn.errors import UsageError
+from hwrnn.errors import UsageError, shown
 from hwrnn.quantization import QuantizedModel
 from hwrnn.rtl.identity import structure
 from hwrnn.rtl.weights import AnyWeights
@@ -106,19 +106,21 @@ def frames_of_folder(model: QuantizedModel, folder: str | os.PathLike[str]) -> l
     try:
         manifest = json.loads(path.read_text())
         load, weights = manifest["load"], manifest["weights"]
+        identity = load["identity"] if load else ""
         lanes = manifest["lanes"].get("budgets", manifest["lanes"]["asked"])
         timing, argmax, hashed = manifest["timing"], bool(manifest["argmax"]), str(manifest["model_sha256"])
         timing = Timing(**timing)
         channels = int(manifest["channels"])
         protect = str((manifest.get("protection") or {"memories": "none"})["memories"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UsageError(
             f"Folder must be one that hwrnn generate wrote, with a manifest.json, not {str(folder)!r}"
         ) from error
     if not load:
-        raise UsageError(f"Verilog must be generated with weights 'loadable' or 'spram' to be loaded, not {weights!r}")
+        found = shown(weights)
+        raise UsageError(f"Verilog must be generated with weights 'loadable' or 'spram' to be loaded, not {found}")
     network = Network(model, lanes, argmax, timing=timing, channels=channels, weights=weights, protect=protect)
-    if network.identity.hex() != load["identity"]:
+    if network.identity.hex() != identity:
         raise UsageError(
             f"Model must have the cells, sizes and formats of the network in {str(folder)!r}: quantize it with the"
             f" formats of that network's model, of SHA-256 {hashed}"

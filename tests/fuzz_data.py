@@ -98,5 +98,53 @@ def damaged_csv(files: Sequence[tuple[str, bytes]], seed: int, number: int) -> b
     return "\n".join(",".join(line) for line in lines).encode()
 
 
+def damaged_checkpoint(files: Sequence[tuple[str, bytes]], seed: int, number: int) -> bytes:
+    """A checkpoint with damage as an archive of arrays takes it, or to the JSON that it holds."""
+    rng = random.Random(seed << 40 | number | 1 << 39)
+    if rng.random() < 0.5:
+        return damaged_npz(files, seed, number)
+    with np.load(io.BytesIO(rng.choice(files)[1])) as archive:
+        arrays = dict(archive)
+    for _ in range(rng.choice((1, 1, 3))):
+        arrays["about"] = np.array(mutators.damage_json(str(arrays["about"][()]), rng))
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def damaged_text(files: Sequence[tuple[str, bytes]], seed: int, number: int) -> bytes:
+    """A JSON text with values or bytes changed."""
+    rng = random.Random(seed << 40 | number)
+    content = rng.choice(files)[1]
+    if rng.random() < 0.3:
+        return mutators.damage_bytes(content, content, rng)
+    text = content.decode()
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        text = mutators.damage_json(text, rng)
+    return text.encode(errors="surrogatepass")
+
+
+def damaged_keras(files: Sequence[tuple[str, bytes]], seed: int, number: int) -> bytes:
+    """An archive of Keras with bytes changed, or with another description, or with other weights."""
+    rng = random.Random(seed << 40 | number)
+    content = rng.choice(files)[1]
+    if rng.random() < 0.3:
+        return mutators.damage_bytes(content, content, rng)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    name = rng.choice(sorted(members))
+    if name.endswith(".json"):
+        members[name] = mutators.damage_json(members[name].decode(), rng).encode(errors="surrogatepass")
+    else:
+        members[name] = mutators.damage_bytes(members[name], members[name], rng)
+    if rng.random() < 0.1:
+        members[rng.choice((name, "../config.json", "config.json", "x"))] = members.pop(name)
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", rng.choice((0, zipfile.ZIP_DEFLATED))) as archive:
+        for name, text in members.items():
+            archive.writestr(zipfile.ZipInfo(name), text)
+    return file.getvalue()
+
+
 Mutant = Callable[[Sequence[tuple[str, bytes]], int, int], bytes]
 MUTANTS: dict[str, Mutant] = {"npz": damaged_npz, "csv": damaged_csv}

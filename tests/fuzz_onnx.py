@@ -116,10 +116,14 @@ class _OutOfTime(BaseException):
 
 
 Reader = Callable[[Path, bool], None]
+#: Readers of further kinds, by the suffix of the file that holds the input (``fuzz_kinds``).
+OTHERS: dict[str, Reader] = {}
 
 
 def readers_of(path: Path) -> Sequence[Reader]:
     """Who reads a file: of data, or of a model; a model without a trace of hwrnn's is read by the importer only."""
+    if path.suffix in OTHERS:
+        return (OTHERS[path.suffix],)
     if path.suffix != ".onnx":
         return (_data,)
     return (_load, _import) if b"hwrnn" in path.read_bytes() else (_import,)
@@ -256,11 +260,16 @@ def _limited() -> Iterator[None]:
 
 # -- the watch on other files ------------------------------------------------------------------------------------------
 _HARMFUL = {
-    "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "os.kill", "os.chmod", "os.chown",
-    "os.link", "os.symlink", "os.truncate", "os.mkdir", "os.rmdir", "subprocess.Popen", "socket.connect", "socket.bind",
-    "pickle.find_class", "ctypes.dlopen", "shutil.rmtree", "urllib.Request", "tempfile.mkstemp", "tempfile.mkdtemp",
+    "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "os.kill", "os.chown",
+    "os.link", "os.symlink", "os.truncate", "subprocess.Popen", "socket.connect", "socket.bind",
+    "pickle.find_class", "ctypes.dlopen", "urllib.Request",
 }  # fmt: skip
-_watched: list[str] = []  # the folder that a worker may write to, while the watch is on
+#: What changes a path, which has to be one that the input may change.
+_CHANGING = {
+    "os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.chmod", "shutil.rmtree", "tempfile.mkstemp",
+    "tempfile.mkdtemp", "os.utime", "os.setxattr",
+}  # fmt: skip
+_watched: list[str] = []  # the folder that a worker may write to, while the watch is on; and what it may read, or all
 _READABLE = tuple({os.path.realpath(p) for p in (sys.prefix, sys.base_prefix, *sys.path) if p and os.path.isdir(p)})
 
 
@@ -273,16 +282,21 @@ def _watch(event: str, given: tuple[Any, ...]) -> None:
             return
         writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         real = os.path.realpath(os.fsdecode(path))
-        if not (_ours(path) if writes else real.startswith((_watched[0], *_READABLE))):
+        if real == os.devnull or (not writes and "" in _watched):
+            return
+        if not (_ours(path) if writes else real.startswith((*_watched, *_READABLE))):
             raise Harm(f"{'wrote' if writes else 'read'} {_shape(repr(real))} {real[:200]!r}")
-    elif event in _HARMFUL or (event in ("os.remove", "os.rename") and not _ours(given[0])):
+    elif event in _CHANGING and given[-1] not in (-1, None) and isinstance(given[-1], int) and len(given) == 2:
+        return  # by the descriptor of a folder, which rmtree was asked for
+    elif event in _HARMFUL or (event in _CHANGING and not _ours(given[0])):
         raise Harm(f"{event} {str(given)[:200]}")
 
 
 def _ours(path: str | bytes) -> bool:
-    """Whether a file is one that this fuzzer lets the library write: a model that it saves again."""
-    folder, name = os.path.split(os.path.realpath(os.fsdecode(path)))
-    return folder == _watched[0] and name.startswith(("again.", ".again."))
+    """Whether a file is one that this fuzzer lets the library write: a model that it saves again, or an output."""
+    real = os.path.realpath(os.fsdecode(path))
+    inside = os.path.relpath(real, _watched[0]).split(os.sep)[0]
+    return inside == "out" or inside.startswith(("again.", ".again."))
 
 
 def _canary(folder: Path) -> Path:
@@ -301,7 +315,7 @@ def _state(folder: Path) -> dict[str, Any]:
     canary = folder / "canary"
     found = {p.name: (p.read_bytes(), p.stat().st_mtime_ns, p.stat().st_mode) for p in (canary, *canary.iterdir())[1:]}
     kept = folder / "work" / "w.bin"
-    names = sorted(p.name for p in (folder / "work").iterdir() if p.stem not in ("mutant", "again"))
+    names = sorted(p.name for p in (folder / "work").iterdir() if p.stem not in ("mutant", "again", "out"))
     around = sorted(set(os.listdir(folder)) - {"found", "stack.txt", "tally.pickle"})
     return {**found, "w": (kept.read_bytes(), kept.stat().st_mtime_ns), "names": (around, names)}
 
@@ -311,9 +325,17 @@ _SLOT = struct.Struct("<qq")  # the input that a worker is at, and how many it h
 _POLL = 0.02  # seconds
 
 
+def _made(make: Callable[[int], bytes], number: int) -> tuple[bytes, str]:
+    """An input, or the words of what went wrong in making it, which is a fault of the fuzzer's own."""
+    try:
+        return make(number), ""
+    except Exception as error:
+        return b"", f"{type(error).__name__}: {_shape(str(error))} in the making of input {number}"
+
+
 def _work(
     make: Callable[[int], bytes], suffix: str, first: int, step: int, stop: Callable[[int], bool], folder: Path,
-    slot: memoryview,
+    slot: memoryview, prepare: Callable[[], object] | None, readable: Sequence[str],
 ) -> None:  # fmt: skip
     tally = Tally()
     work = folder / "work"
@@ -322,12 +344,21 @@ def _work(
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     before = _state(folder)
     os.chdir(work)
+    if prepare is not None:
+        (work / "again.tmp").mkdir()
+        tempfile.tempdir = str(work / "again.tmp")
+        prepare()
     number, accepted = first, 0
     while not stop(number):
         _SLOT.pack_into(slot, 0, number, tally.inputs)
-        content = make(number)
+        content, error = _made(make, number)
+        if error:
+            tally.outcomes["no input"] += 1
+            _keep(tally, "no input", error, content, folder, suffix, number)
+            number += step
+            continue
         path.write_bytes(content)
-        _watched[:] = [str(work)]
+        _watched[:] = [str(work), *readable]
         kind, words = outcome(path, thorough=accepted % _EXPENSIVE == 0)
         _watched.clear()
         accepted += kind == "accepted"
@@ -361,7 +392,8 @@ def _keep(tally: Tally, kind: str, words: str, content: bytes, folder: Path, suf
 
 def fuzz(
     make: Callable[[int], bytes], *, suffix: str = ".onnx", inputs: int | None = None, seconds: float | None = None,
-    jobs: int = 1, output: Path | None = None, patience: float = 20.0,
+    jobs: int = 1, output: Path | None = None, patience: float = 20.0, prepare: Callable[[], object] | None = None,
+    readable: Sequence[str] = (), first: int = 0,
 ) -> Tally:  # fmt: skip
     """Drive the readers with inputs ``make(0)``, ``make(1)``, ... until a number of them or of seconds.
 
@@ -373,6 +405,9 @@ def fuzz(
         jobs: processes beside each other.
         output: where inputs that fail are saved; None for a new temporary folder where there are any.
         patience: seconds after which a worker that does not answer is ended: code of a library that hangs.
+        prepare: is called in each worker first.
+        readable: starts of further paths that an input may have read; with an empty one it may have all read.
+        first: the number to begin with, to go on behind an earlier run.
     """
     total, start, before = Tally(), time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     root = Path(tempfile.mkdtemp(prefix="fuzz-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None))
@@ -384,10 +419,10 @@ def fuzz(
 
     def stop(number: int) -> bool:
         late = seconds is not None and time.monotonic() - start > seconds
-        return late or (inputs is not None and number >= inputs)
+        return late or (inputs is not None and number >= first + inputs)
 
-    def launch(job: int, first: int) -> tuple[int, Path]:
-        folder = root / f"{job}-{first}"
+    def launch(job: int, begin: int) -> tuple[int, Path]:
+        folder = root / f"{job}-{begin}"
         _canary(folder)
         _SLOT.pack_into(view, job * _SLOT.size, -1, 0)
         sys.stdout.flush()
@@ -399,14 +434,14 @@ def fuzz(
             slot = view[job * _SLOT.size : (job + 1) * _SLOT.size]
             with open(folder / "stack.txt", "w") as stack:
                 faulthandler.enable(stack)
-                _work(make, suffix, first, jobs, stop, folder, slot)
+                _work(make, suffix, begin, jobs, stop, folder, slot, prepare, readable)
             code = 0
         finally:
             if code:
                 traceback.print_exc()
             os._exit(code)
 
-    running = {job: launch(job, job) for job in range(jobs)}
+    running = {job: launch(job, first + job) for job in range(jobs)}
     seen: dict[int, tuple[int, int]] = {}
     waited: collections.Counter[int] = collections.Counter()  # polls, for the clock also runs while a machine stands
     while running:
@@ -434,9 +469,9 @@ def fuzz(
             if number < 0:
                 raise RuntimeError(f"Fuzzer must work itself, and ended ({kind})")
             lost = Tally(outcomes=collections.Counter({kind: 1}))
-            first = int(folder.name.split("-")[1])
-            lost.outcomes["not counted"] = (number - first) // jobs - tally.inputs
-            _keep(lost, kind, _stack(folder), make(number), folder, suffix, number)
+            begun = int(folder.name.split("-")[1])
+            lost.outcomes["not counted"] = (number - begun) // jobs - tally.inputs
+            _keep(lost, kind, _stack(folder), _made(make, number)[0], folder, suffix, number)
             _add(total, lost)
             if not stop(number + jobs):
                 running[job] = launch(job, number + jobs)
@@ -456,8 +491,9 @@ _hooks: list[Any] = []
 
 
 def _stack(folder: Path) -> str:
-    text = (folder / "stack.txt").read_text()
-    return " ".join(re.findall(r'(\w+\.py)", line (\d+)', text)[0]) if '.py"' in text else "no Python frame"
+    text = (folder / "stack.txt").read_text(errors="replace")  # cut off anywhere, where the process was killed
+    found = re.search(r'(\w+\.py)", line (\d+)', text)
+    return " ".join(found.groups()) if found else "no Python frame"
 
 
 def _add(total: Tally, more: Tally) -> None:

@@ -8,7 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+import fuzz_commands
 import fuzz_data
+import fuzz_kinds
 import fuzz_onnx
 import numpy as np
 import pytest
@@ -58,12 +60,117 @@ def test_damaged_data_harms_nothing(kind):
     assert tally.outcomes["refused"] > 100 and tally.outcomes["accepted"] > 10 and len(tally.sentences) > 10
 
 
-@pytest.mark.slow
-def test_damaged_files_harm_nothing_for_a_minute():
-    seed = int(time.time())
-    tally = run(fuzz_onnx.all_seeds(), seed, seconds=25, jobs=2)
+@pytest.fixture(scope="module")
+def files():
+    yield fuzz_kinds.folder()
+    fuzz_kinds.forget()
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "manifest", "keras", "command"])
+def test_other_damage_harms_nothing(kind, files):
+    tally = fuzz_kinds.fuzz(kind, 1, inputs=40)
     assert not tally.failures, fuzz_onnx.report(tally)
-    assert tally.inputs > 500  # on a machine that others use too
+    assert tally.inputs == 40 and tally.outcomes["refused"] > 10
+
+
+@pytest.mark.slow
+def test_damage_of_all_kinds_harms_nothing_for_a_minute(files):
+    seed = int(time.time())
+    for kind in fuzz_kinds.KINDS.values():
+        tally = fuzz_kinds.fuzz(kind.name, seed, seconds=10 if kind.name == "model" else 3, jobs=2)
+        assert not tally.failures, fuzz_onnx.report(tally)
+        assert tally.inputs > 5  # on a machine that others use too
+
+
+def test_command_lines_know_every_option(files):
+    """The grammar is the parser: each verb's options come up, and the same number is the same line."""
+    grammar = fuzz_commands.Grammar(files)
+    lines = [grammar.line(1, number) for number in range(6000)]
+    assert lines[:50] == [grammar.line(1, number) for number in range(50)]
+    words = {word for line in lines for word in line}
+    for verb, parser in grammar.verbs.items():
+        assert verb in words
+        for action in parser._actions:
+            if action.option_strings and action.dest != "help":
+                assert words & set(action.option_strings), (verb, action.dest)
+
+
+def exit_badly(given):
+    raise SystemExit(7)
+
+
+def print_a_traceback(given):
+    print("Traceback (most recent call last):", file=sys.stderr)
+    return 0
+
+
+def leave_a_half(given):
+    Path(given.output).write_bytes(b"half")
+    raise UsageError("Output must be better")
+
+
+def leave_a_temporary(given):
+    Path(given.output).with_name(".o.01234567.hwrnn.onnx").write_bytes(b"")
+    return 0
+
+
+def harm_a_folder(given):
+    (Path(given.output).parent / "old-folder" / "mine").unlink()
+    return 0
+
+
+def refuse_in_silence(given):
+    return 2
+
+
+def print_and_refuse(given):
+    print("{}")
+    raise UsageError("Output must be better")
+
+
+def fall(given):
+    raise KeyError("output")
+
+
+@pytest.mark.parametrize(
+    "fault, words",
+    [
+        (exit_badly, "ended with 7"), (print_a_traceback, "printed a traceback"),
+        (leave_a_half, "left an output that it refused"), (leave_a_temporary, "left a temporary file"),
+        (harm_a_folder, "changed what a person had"), (refuse_in_silence, "refused without a sentence"),
+        (print_and_refuse, "printed a result beside a refusal"), (fall, "output"),
+    ],
+)  # fmt: skip
+def test_planted_faults_of_commands_are_found(fault, words, files, tmp_path, monkeypatch):
+    monkeypatch.setattr("hwrnn.commands.export.run", fault)
+    line = ["export", "{m}/m0.onnx", "-o", "{f}/o.onnx"]
+    with pytest.raises((fuzz_commands.Wrong, KeyError), match=words):
+        fuzz_commands.run(line, files, tmp_path)
+    monkeypatch.undo()
+    fuzz_commands.run(line, files, tmp_path)
+    with pytest.raises(UsageError, match=r"^Form must be one of onnx, "):
+        fuzz_commands.run([*line, "--form", "x"], files, tmp_path)
+
+
+def test_a_fault_of_the_fuzzer_s_own_does_not_end_it(seeds):
+    """An input that cannot be made, in the worker and again in the parent, which once ended a run."""
+
+    def make(number):
+        if number == 3:
+            raise ZeroDivisionError
+        return fuzz_onnx.mutant(seeds, 1, number)
+
+    tally = fuzz_onnx.fuzz(make, inputs=6)
+    assert tally.inputs == 6 and tally.outcomes["no input"] == 1
+    [(kind, words, _)] = tally.failures
+    assert kind == "no input" and "making of input 3" in words
+
+
+def test_a_stack_that_is_cut_off(tmp_path):
+    (tmp_path / "stack.txt").write_bytes(b'Fatal\n  File "onnx_io.py"\xff')
+    assert fuzz_onnx._stack(tmp_path) == "no Python frame"
+    (tmp_path / "stack.txt").write_text('  File "a/onnx_io.py", line 12 in load\n')
+    assert fuzz_onnx._stack(tmp_path) == "onnx_io.py 12"
 
 
 def crash(path):

@@ -74,11 +74,13 @@ def _objects(what: Any) -> Iterator[Mapping[str, Any]]:
 
 def _check_object(what: Mapping[str, Any], name: str, version: str) -> None:
     module, kind = what.get("module"), what.get("class_name")
-    if not isinstance(module, str | None) or module not in _MODULES or kind not in (_MODULES[module] or (kind,)):
+    named = isinstance(module, str | None) and isinstance(kind, str | None)
+    if not named or module not in _MODULES or kind not in (_MODULES[module] or (kind,)):
         found = f"{str(kind)[:80]!r} of {str(module)[:80]!r}"
         raise UsageError(f"File {name!r} must hold objects of Keras only, not {found}")
-    if what.get("registered_name") not in (None, kind, *(MODELS if kind in MODELS else ())):
-        raise UsageError(f"File {name!r} must hold no registered objects, not {str(what['registered_name'])[:80]!r}")
+    registered = what.get("registered_name")
+    if not isinstance(registered, str | None) or registered not in (None, kind, *(MODELS if kind in MODELS else ())):
+        raise UsageError(f"File {name!r} must hold no registered objects, not {str(registered)[:80]!r}")
     config = what["config"] if isinstance(what.get("config"), dict) else {}
     if module == "keras.layers" and kind not in LAYERS:
         raise unknown(str(kind)[:80], str(config.get("name"))[:80])

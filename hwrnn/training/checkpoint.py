@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from hwrnn.errors import UsageError
 from hwrnn.files import atomic_path
+from hwrnn.readers import check_archive
 
 __all__ = ["Checkpoint", "digest", "foreign", "load_arrays", "save_arrays"]
 
@@ -88,17 +88,18 @@ def load_arrays(
         raise UsageError(f"Checkpoint must exist to resume from it, not {name!r}: leave resume out to begin")
     try:
         # numpy leaves a file that it cannot read open, so it is opened here.
-        with open(name, "rb") as stream, np.load(stream, allow_pickle=False) as stored:
+        with open(name, "rb") as stream:
+            check_archive(stream)
+            stored = np.load(stream, allow_pickle=False)
             about = json.loads(str(stored["about"][()]))
             arrays = {key: stored[key] for key in due}
         if about["kind"] != kind:
             raise ValueError(about["kind"])
         state, found = dict(about["state"]), dict(about["identity"])
-    except OSError as error:
-        if isinstance(error, PermissionError):
-            raise UsageError(f"Checkpoint must be readable, not {name!r}") from error
-        raise foreign(name) from error
-    except (ValueError, KeyError, TypeError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except PermissionError as error:
+        raise UsageError(f"Checkpoint must be readable, not {name!r}") from error
+    # zipfile, numpy and json answer a damaged file with a dozen unrelated exceptions; all mean the same.
+    except Exception as error:
         raise foreign(name) from error
     for part, value in identity.items():
         if found.get(part) != value:

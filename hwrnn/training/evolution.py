@@ -262,9 +262,9 @@ def _sender(
             f"Objective must be a function of a module to be sent to processes, not {objective!r}: or give workers=1"
         ) from error
     # A fork would copy threads in any state; a fresh interpreter is the one way that works everywhere.
-    with ProcessPoolExecutor(workers, get_context("spawn"), _leave_interrupts) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         try:
-            yield pool.submit, workers
+            yield lambda work, *given: _without_interrupts(pool.submit, work, *given), workers
         except BrokenProcessPool as error:
             raise UsageError(
                 "Processes must be able to start and to stay: put a script's own work below"
@@ -274,9 +274,19 @@ def _sender(
             pool.shutdown(cancel_futures=True)
 
 
-def _leave_interrupts() -> None:
-    """Ctrl-C reaches every process of a terminal; the one that sends the work ends the others."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _without_interrupts(submit: Callable[..., Any], *given: Any) -> Any:
+    """Submit, where new processes may be started, which are to leave Ctrl-C to the one that ends them.
+
+    It reaches every process of a terminal. What a thread blocks its new processes block too, from their first moment;
+    here it is only put off.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        return submit(*given)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return submit(*given)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _smallest(form: Format) -> np.dtype:
