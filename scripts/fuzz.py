@@ -111,8 +111,8 @@ def _record(kind: str, seed: int, first: int, outcomes: collections.Counter[str]
         f" {together[6]} files harmed that are not the output's own. A refusal is one printable sentence of at most"
         " 1,000 characters. A model is a file of hwrnn's or of another exporter with damaged bytes or structure; a"
         " command is a random line from the parser's own grammar over whole and damaged files, without compilers and"
-        " tools, and leaves the inputs and, where it is refused, the outputs as they were. Not shown: that what is still"
-        " read means what its author meant (the parts on conformance do), and Keras and torch behind the checks of"
+        " tools, and leaves the inputs and, where it is refused, the outputs as they were. Not shown: that what still"
+        " is read means what its author meant (the parts on conformance do), and Keras and torch behind the checks of"
         " their archives."
     )
     table = verification.Table(COLUMNS, [*ordered, together])
