@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--case", metavar="TEXT", help="one case, as a failure prints it")
     parser.add_argument("--ways", default=",".join(ways.WAYS), metavar="A,B", help="some of the nine (default: all)")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes beside each other (default: 2)")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="keep verdicts there, and go on from those kept")
     parser.add_argument("--no-record", action="store_true", help="leave docs/verification.md as it is")
     given = parser.parse_args(arguments)
     chosen = given.ways.split(",")
@@ -44,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_told(verdicts[0]))
         return int(bool(verdicts[0].differences))
     cases = matrix(given.count, seed=given.seed)
-    verdicts = list(_all(cases, chosen, given.jobs))
+    verdicts = _all(cases, chosen, given.jobs, given.keep)
     wrong = [verdict for verdict in verdicts if verdict.differences]
     for verdict in wrong:
         print(_told(verdict), flush=True)
@@ -62,15 +65,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(bool(wrong))
 
 
-def _all(cases: Sequence[Case], chosen: Sequence[str], jobs: int) -> Iterator[ways.Verdict]:
-    parts = [cases[k : k + _AT_ONCE] for k in range(0, len(cases), _AT_ONCE)]
-    progress, done, differing = Progress("agree", every=60.0), 0, 0
+def _all(cases: Sequence[Case], chosen: Sequence[str], jobs: int, keep: Path | None) -> list[ways.Verdict]:
+    kept = {} if keep is None or not keep.exists() else _kept(keep, {"golden", *chosen})
+    verdicts = [kept[case] for case in cases if case in kept]
+    left = [case for case in cases if case not in kept]
+    parts = [left[k : k + _AT_ONCE] for k in range(0, len(left), _AT_ONCE)]
+    progress, differing = Progress("agree", every=60.0), 0
     with ProcessPoolExecutor(jobs) as pool:
         for future in as_completed([pool.submit(ways.run, part, chosen) for part in parts]):
-            for verdict in future.result():
-                done, differing = done + 1, differing + bool(verdict.differences)
-                progress(done, len(cases), f"cases, {differing} of them differ")
-                yield verdict
+            found = future.result()
+            if keep is not None:
+                with keep.open("a") as file:
+                    file.writelines(json.dumps(vars(one) | {"commit": _COMMIT}) + "\n" for one in found)
+            verdicts += found
+            differing = sum(bool(verdict.differences) for verdict in verdicts)
+            progress(len(verdicts), len(cases), f"cases, {differing} of them differ")
+    return verdicts
+
+
+_COMMIT = subprocess.run(
+    ["git", "-C", str(verification.ROOT), "rev-parse", "HEAD"], capture_output=True
+).stdout.decode()
+
+
+def _kept(keep: Path, chosen: set[str]) -> dict[Case, ways.Verdict]:
+    """What an earlier run of the same commit and the same ways kept."""
+    found = {}
+    for line in keep.read_text().splitlines():
+        one = json.loads(line)
+        if one.pop("commit") == _COMMIT and set(one["values"]) == chosen:
+            verdict = ways.Verdict(**one | {"case": Case(one["case"])})
+            found[verdict.case] = verdict
+    return found
 
 
 def _told(verdict: ways.Verdict) -> str:

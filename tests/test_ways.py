@@ -217,6 +217,21 @@ def test_a_failure_prints_the_command_that_repeats_it(agree, capsys, monkeypatch
     assert agree.main(["--case", command.split("'")[1], "--ways", "oracle,amaranth"]) == 0
 
 
+def test_a_run_goes_on_from_what_was_kept(agree, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(agree, "ProcessPoolExecutor", Beside)
+    given = ["--ways", "golden,oracle", "--keep", str(tmp_path / "kept"), "--no-record"]
+    assert agree.main(["--count", "2", *given]) == 0
+    first, run, looked = capsys.readouterr().out, ways.run, []
+    monkeypatch.setattr(ways, "run", lambda cases, *rest: looked.extend(cases) or run(cases, *rest))
+    assert agree.main(["--count", "2", *given]) == 0
+    assert not looked and capsys.readouterr().out == first
+    assert agree.main(["--count", "3", *given]) == 0
+    assert looked == [matrix(3)[2]]
+    monkeypatch.setattr(agree, "_COMMIT", "another")
+    assert agree.main(["--count", "3", *given]) == 0
+    assert len(looked) == 4
+
+
 class Beside:
     """A pool that works in this process, where a fault can be planted."""
 
