@@ -40,6 +40,9 @@ def check_protect(protect: str) -> str:
     return protect
 
 
+_PIECE = 16  # bits of an exclusive or between two registers: two levels of LUTs
+
+
 @cache
 def _columns(bits: int, checks: int) -> tuple[int, ...]:
     """Columns of Hsiao's matrix for data bits: of odd weight from 3, all different, rows about equally full."""
@@ -126,9 +129,6 @@ def with_decoder(timing: Timing, protect: str) -> Timing:
     return replace(timing, memory=timing.memory + decode_stages(protect, timing))
 
 
-_FAN_IN = 16  # of an exclusive or between two registers: two levels of LUTs
-
-
 def checked(m: Module, code: Code, stored: Value, valid: Value, name: str) -> Signal:
     """Whether a word has a wrong parity, some cycles later.
 
@@ -136,14 +136,12 @@ def checked(m: Module, code: Code, stored: Value, valid: Value, name: str) -> Si
         stored: the word from a register.
         valid: whether it is used.
     """
-    level = [*stored]
-    k = 0
+    level, k = stored, 0
     while len(level) > 1:
         k += 1
-        pieces = [Cat(level[at : at + _FAN_IN]).xor() for at in range(0, len(level), _FAN_IN)]
-        parity = Signal(len(pieces), name=f"{name}_parity_{k}", reset_less=True)
-        m.d.sync += parity.eq(Cat(pieces))
-        level = [*parity]
+        pieces = [level[at : at + _PIECE].xor() for at in range(0, len(level), _PIECE)]
+        level = Signal(len(pieces), name=f"{name}_parity_{k}", reset_less=True)
+        m.d.sync += level.eq(Cat(pieces))
     late = delayed(m, valid, k, f"{name}_used", reset=True)
     found = Signal(name=f"{name}_detected")
     m.d.sync += found.eq(late & (level[0] ^ code.inverted))
@@ -170,8 +168,11 @@ def corrected(
     m.d.sync += kept.eq(syndrome)
     names = kept if stages > 1 else syndrome
     word = delayed(m, stored[: code.bits], stages - 1, f"{name}_stored")
-    data = Signal(code.bits, name=f"{name}_data")
-    m.d.comb += data.eq(word ^ Cat(names == column for column in code.columns[: code.bits]))
+    data = []
+    for at in range(0, code.bits, _PIECE):  # in pieces, for a simulator's compiler takes long over long concatenations
+        columns = code.columns[at : min(at + _PIECE, code.bits)]
+        data.append(Signal(len(columns), name=f"{name}_data_{at}"))
+        m.d.comb += data[-1].eq(word[at : at + len(columns)] ^ Cat(names == column for column in columns))
     one, more = Signal(name=f"{name}_corrected"), Signal(name=f"{name}_detected")
     m.d.sync += [one.eq(used & kept.xor()), more.eq(used & kept.any() & ~kept.xor())]
-    return data, one, more
+    return Cat(data), one, more

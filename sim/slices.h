@@ -19,3 +19,11 @@ CXXRTL_ALWAYS_INLINE cxxrtl::value<High - Low + 1> cut(const cxxrtl::value<Bits>
 	result.data[result.chunks - 1] &= result.msb_mask;
 	return result;
 }
+
+// Whether an odd number of the bits of a signal at some places is 1: CXXRTL would join them to a value first, step by
+// step, and a compiler takes minutes over hundreds of steps.
+template<size_t... Places, size_t Bits>
+cxxrtl::value<1> odd(const cxxrtl::value<Bits> &signal) {
+	constexpr size_t chunk_bits = cxxrtl::value<Bits>::chunk::bits;
+	return cxxrtl::value<1>{(0u ^ ... ^ (signal.data[Places / chunk_bits] >> Places % chunk_bits)) & 1u};
+}
