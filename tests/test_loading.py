@@ -582,7 +582,8 @@ def test_another_model_in_the_verilog(weights, target, tmp_path):
     bench = tmp_path / "other" / "net_tb.v"
     if weights == "loadable":
         assert run_bench(tmp_path / "other", "icarus").startswith("FAIL net")
-        words = "    // A reset in the middle.\n"
+        words = "    // Resets at many places"
+        assert bench.read_text().count(words) == 1
         bench.write_text(bench.read_text().replace(words, "    load;\n" + words))
     else:
         assert texts[0].split("module net_network_layer0_lanes")[0] != texts[0]

@@ -63,6 +63,7 @@ def stub(tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "LONGEST", 1 << 20)
     monkeypatch.setattr(tools, "LONGEST", 1 << 20)
     monkeypatch.setattr("hwrnn.sim.cxxrtl._LIBRARIES", {})
+    monkeypatch.setattr("hwrnn.training.c_kernel._LIBRARIES", {})
     monkeypatch.setattr("hwrnn.compiler._version", processes_uncached("_version"))
     monkeypatch.setattr("hwrnn.compiler._macros", processes_uncached("_macros"))
 
