@@ -117,6 +117,8 @@ def test_the_bench_judges_in_verilator(options, tmp_path):
     argmax = options.pop("argmax", False)
     generate(network_of("lstm", 2, 4, **options)[0], tmp_path / "out", lanes=3, name="n", argmax=argmax)
     assert run_bench(tmp_path / "out", "verilator").startswith("PASS n: ")
+    if argmax:
+        return  # a build takes most of the time
     path = tmp_path / "out" / "expected.hex"
     path.write_text(re.sub(r"^1_.", "1_f", path.read_text(), count=1, flags=re.M).replace("1_f", "1_e", 1))
     assert run_bench(tmp_path / "out", "verilator").startswith("FAIL n: output element")

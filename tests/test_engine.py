@@ -241,7 +241,7 @@ def test_closed_forms_of_timings(cell, timing):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(2))
+@pytest.mark.parametrize("part", range(1))
 @pytest.mark.parametrize("timing", ["shortest", *TIMINGS])
 @pytest.mark.parametrize("cell", FEW)
 def test_closed_forms_of_many(cell, timing, part):
@@ -249,8 +249,8 @@ def test_closed_forms_of_many(cell, timing, part):
         verify_closed_forms(cell, np.random.default_rng([seed, 2]), 1 + seed % 3, TIMINGS.get(timing, SHORTEST))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.slow  # many more, in nine ways, come by name: scripts/agree
+@pytest.mark.parametrize("part", range(1))
 @pytest.mark.parametrize("cell", FEW)
 def test_random_designs(cell, part):
     for seed in range(part * 8, part * 8 + 8):
