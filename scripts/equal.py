@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import verification
-from equivalence import Verdict
+from equivalence import Undecidable, Verdict
 from equivalence_designs import DESIGNS, FAULTS, emission_verdict, planted
 from equivalence_paths import PATH_FAULTS, emitted, layer_of, path_verdict, planted_in_path
 
@@ -102,6 +103,21 @@ def faulty_path(cell: str, kind: str, seed: int) -> tuple[Verdict, str]:
     return path_verdict(layer, k, path=faulty, seconds=300), kind
 
 
+def tried(case: Case) -> tuple[Verdict, float, str]:
+    """What a case gives, and the processor's seconds."""
+    before = os.times()
+    try:
+        verdict, said = case.run()
+    except (Undecidable, AssertionError) as why:
+        verdict, said = Verdict("undecided", "nothing", 0), f"{type(why).__name__}: {why}"
+    return verdict, sum(os.times()[:4]) - sum(before[:4]), said
+
+
+def is_wrong(case: Case, verdict: Verdict) -> bool:
+    """Whether a proof failed, or a fault was neither found nor proved harmless."""
+    return verdict.answer == "undecided" or (case.kind in ("design", "path") and verdict.answer != "equal")
+
+
 def main() -> int:
     """Run the cases, and record what they gave."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -109,24 +125,32 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=4, help="planted of each kind in each design and cell (4)")
     parser.add_argument("--count", type=int, help="of the first cases only, unrecorded")
     parser.add_argument("--only", help="the case of this name only, unrecorded")
+    parser.add_argument("--keep", type=Path, help="a file of what was found: what stands in it is not done again")
     given = parser.parse_args()
     todo = cases(given.faults, given.seed)
     if given.only is not None:
         todo = [case for case in todo if case.name == given.only]
     todo = todo[: given.count]
+    kept = {}
+    if given.keep is not None and given.keep.exists():
+        for line in given.keep.read_text().splitlines():
+            name, spent, *verdict = json.loads(line)
+            kept[name] = Verdict(*verdict), spent
     progress, rows, wrong = Progress("equal"), [], 0
     for k, case in enumerate(todo):
-        before = os.times()
-        verdict, said = case.run()
-        after = os.times()
-        spent = sum(after[:4]) - sum(before[:4])
-        rows.append((case, verdict, spent))
-        bad = verdict.answer != "equal" if case.kind in ("design", "path") else verdict.answer == "undecided"
-        if bad or given.only is not None:
-            say(f"{case.name}: {verdict.answer} by {verdict.method}, {spent:.1f} s, {said}")
-            for row in verdict.trace[-3:]:
-                say(str(row))
-        if bad:
+        if case.name in kept:
+            rows.append((case, *kept[case.name]))
+        else:
+            verdict, spent, said = tried(case)
+            rows.append((case, verdict, spent))
+            if given.keep is not None:
+                with given.keep.open("a") as file:
+                    file.write(json.dumps([case.name, spent, verdict.answer, verdict.method, verdict.seconds]) + "\n")
+            if given.only is not None or is_wrong(case, verdict):
+                say(f"{case.name}: {verdict.answer} by {verdict.method}, {spent:.1f} s, {said}")
+                for row in verdict.trace[-3:]:
+                    say(str(row))
+        if is_wrong(*rows[-1][:2]):
             wrong += 1
             say(f'repeat: scripts/equal --seed {given.seed} --faults {given.faults} --only "{case.name}"')
         progress(k + 1, len(todo), case.name)

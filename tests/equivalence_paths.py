@@ -118,7 +118,8 @@ def proof(layer: QuantizedLayer, index: int, timing: Timing) -> tuple[str, dict[
     method = cell.phases[index].combine
     known = set(re.findall(r"\b([A-Z]\w*) =", text[text.index(f"module {method}") :].split(") (", 1)[0]))
     given = [f'.{name}("{kind}")' for name, kind in parameters.items() if name in known]
-    if cell.clip is not None:
+    if cell.clip is not None and "CLIP" in known:
+        assert cell.clip == int(cell.clip), "functions.v limits to whole numbers"
         given.append(f".CLIP({int(cell.clip)})")
     free, body, path_wired, hand_wired = ["input clk"], [], [".clk(clk)", ".rst(1'b0)"], []
     shown: dict[str, str] = {}

@@ -189,17 +189,49 @@ class Cone:
             left = [(a, b) for a, b in left if not (values[a] ^ values[b] ^ _ALL[flipped[a] ^ flipped[b]]).any()]
         return left
 
-    def exhaustive(self, literal: int) -> int | None:
-        """The first of all patterns of the support for which a literal is 1; None where there is none."""
+    def exhaustive(self, literal: int, most: int = 22) -> dict[str, str] | None:
+        """A pattern of the support for which a literal is 1, ``0`` or ``1`` by name; None where there is none.
+
+        Of more than ``most`` inputs, those that most gates read are tried one value at a time: with constants in their
+        places little is left of a product.
+        """
         if literal < 2:
-            return 0 if literal else None
-        for chunk, values in enumerate(self._patterns([literal >> 1])):
-            result = values[literal >> 1] ^ _ALL[literal & 1]
+            return {} if literal else None
+        free = [node for node in self.order(literal) if node in self.names]
+        if len(free) > most:
+            readers = dict.fromkeys(free, 0)
+            for node in self.order(literal):
+                for read in self.ands.get(node, ()):
+                    if read >> 1 in readers:
+                        readers[read >> 1] += 1
+            fixed = sorted(free, key=lambda node: -readers[node])[: len(free) - most]
+            for number in range(1 << len(fixed)):
+                values = {node: number >> k & 1 for k, node in enumerate(fixed)}
+                cone, rest = self.with_constants(literal, values)
+                found = cone.exhaustive(rest, most)
+                if found is not None:
+                    return found | {self.names[node]: str(bit) for node, bit in values.items()}
+            return None
+        for chunk, patterns in enumerate(self._patterns([literal >> 1])):
+            result = patterns[literal >> 1] ^ _ALL[literal & 1]
             if result.any():
                 word = int(np.flatnonzero(result)[0])
                 bits = int(result[word])
-                return (chunk << _CHUNK) + (word << 6) + (bits & -bits).bit_length() - 1
+                index = (chunk << _CHUNK) + (word << 6) + (bits & -bits).bit_length() - 1
+                return {self.names[node]: str(index >> k & 1) for k, node in enumerate(free)}
         return None
+
+    def with_constants(self, literal: int, values: Mapping[int, int]) -> tuple[Cone, int]:
+        """A literal where some inputs, by number, are constant, in a cone of its own."""
+        cone = Cone(self.gates)
+        built = {0: 0, **values}
+        for node in self.order(literal):
+            if node in self.ands:
+                a, b = self.ands[node]
+                built[node] = cone.both(built[a >> 1] ^ (a & 1), built[b >> 1] ^ (b & 1))
+            elif node not in built:
+                built[node] = cone._named(self.names[node])
+        return cone, built[literal >> 1] ^ (literal & 1)
 
     def random(self, literal: int, rounds: int, seed: int = 0) -> dict[str, str]:
         """A random pattern of the support for which a literal is 1, ``0`` or ``1`` by name; empty where none is."""
