@@ -62,8 +62,9 @@ module DP16KD #(parameter {", ".join(parameters)})
   integer k;
   initial begin
 {init}
-    if (DATA_WIDTH_A < 9 || DATA_WIDTH_B < 9 || WEB) begin $display("FAIL: unknown DP16KD"); $finish; end
+    if (DATA_WIDTH_B < 9 || WEB) begin $display("FAIL: unknown DP16KD"); $finish; end
   end
+  always @(posedge CLKA) if (DATA_WIDTH_A < 9 && CEA & WEA) begin $display("FAIL: unknown DP16KD"); $finish; end
   wire [13:0] ada = {_ports("ADA", 14)}, adb = {_ports("ADB", 14)};
   wire [35:0] di = {{{_ports("DIB", 18)}, {_ports("DIA", 18)}}};
   // Port B at 36 bits reads through the outputs of both ports.
@@ -80,7 +81,11 @@ module DP16KD #(parameter {", ".join(parameters)})
     end else words[ada[13:4]][9 * ada[3] +: 9] <= di[8:0];
   end
   always @(posedge CLKA) begin
-    if (CEA) read_a <= DATA_WIDTH_A == 9 ? words[ada[13:4]][9 * ada[3] +: 9] : words[ada[13:4]];
+    // Words narrower than a byte leave its ninth bit out.
+    if (CEA) read_a <= DATA_WIDTH_A == 1 ? words[ada[13:4]][9 * ada[3] + ada[2:0] +: 1]
+        : DATA_WIDTH_A == 2 ? words[ada[13:4]][9 * ada[3] + 2 * ada[2:1] +: 2]
+        : DATA_WIDTH_A == 4 ? words[ada[13:4]][9 * ada[3] + 4 * ada[2] +: 4]
+        : DATA_WIDTH_A == 9 ? words[ada[13:4]][9 * ada[3] +: 9] : words[ada[13:4]];
     if (OCEA) held_a <= read_a;
   end
   always @(posedge CLKB) begin

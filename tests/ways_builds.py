@@ -52,7 +52,9 @@ def call(line: Sequence[Any], folder: Path) -> None:
     done = subprocess.run(
         [*map(str, line)], cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
     )
-    assert not done.returncode, f"{Path(line[0]).name} fails: {' '.join((done.stderr or done.stdout).split())[-600:]}"
+    # Models of cells end a simulation with a FAIL where they are asked for what they do not have.
+    wrong = done.returncode or "FAIL" in done.stdout
+    assert not wrong, f"{Path(line[0]).name} fails: {' '.join((done.stderr or done.stdout).split())[-600:]}"
 
 
 def written(benches: Sequence[Bench], folder: Path) -> list[str]:

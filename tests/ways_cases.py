@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from itertools import combinations, pairwise
@@ -118,7 +119,13 @@ class Case(dict[str, Any]):
 
         Raises:
             UsageError: formats that no one can choose, where nothing bounds a nonlinearity.
+            RuntimeWarning: floats without bounds there.
         """
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            return self._model()
+
+    def _model(self) -> Any:
         roles = {role: self[role] for role in ("activation", "gate") if self[role] != "default"}
         kinds = ("weight", "activation", "state", "cell")
         model, x, lengths = network_of(
