@@ -50,7 +50,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
                 _sync(target.parent)
         finally:
             if temporary is not None:
-                with suppress(FileNotFoundError, NotADirectoryError):
+                with suppress(FileNotFoundError, NotADirectoryError), locks.undisturbed():
                     temporary.unlink()
 
 
@@ -108,11 +108,13 @@ def replace_folder(path: str | os.PathLike[str], stale: str | None = None) -> It
                     for item in (fresh, *fresh.rglob("*")):
                         if not item.is_symlink():
                             _sync(item)
-                    locks.put_in_place(fresh, target)
-                    _sync(target.parent)
+                    with locks.undisturbed():
+                        locks.put_in_place(fresh, target)
+                        _sync(target.parent)
         finally:
             if fresh is not None:
-                shutil.rmtree(fresh, ignore_errors=True)
+                with locks.undisturbed():
+                    shutil.rmtree(fresh, ignore_errors=True)
 
 
 def _to_carry(target: Path, name: str, stale: str | None) -> list[str]:

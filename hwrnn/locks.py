@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +25,10 @@ from hwrnn.errors import UsageError
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["is_temporary", "put_in_place", "recover", "temporary_file", "temporary_folder", "tidy", "turn"]
+__all__ = [
+    "is_temporary", "put_in_place", "recover", "temporary_file", "temporary_folder", "tidy", "turn",
+    "undisturbed",
+]  # fmt: skip
 
 _PATIENCE = 60.0  # seconds to wait for another process' turn, which lasts milliseconds
 _NAME = re.compile(r"\..*\.[0-9a-f]{8}\.hwrnn(-old)?(\..*)?")
@@ -151,6 +155,23 @@ def _lock(descriptor: int, wait: bool = True) -> bool | None:
     except OSError:
         return None
     return True
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Put off the signals that ask this process to end, for moments in which an exception would do harm.
+
+    One raised inside ``shutil.rmtree`` becomes another one there, and a half-removed folder stays.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    asking = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, asking)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def put_in_place(fresh: Path, target: Path) -> None:

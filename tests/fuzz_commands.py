@@ -198,6 +198,10 @@ def run(words: Sequence[str], inputs: Path, work: Path) -> None:
     (out / "old-folder").mkdir(parents=True)
     (out / "old.onnx").write_bytes(b"earlier")
     (out / "old-folder" / "mine").write_bytes(b"earlier")
+    if "implement" in words[:1]:  # writes into the folder that it is given
+        for name in ("v", "w", "v-damaged"):
+            shutil.copytree(inputs / name, out / name)
+        words = [word.replace("{m}/", "{f}/") for word in words]
     before = _contents(out)
     line = [word.replace("{m}", str(inputs)).replace("{f}", str(out)) for word in words]
     told, printed = io.StringIO(), io.StringIO()

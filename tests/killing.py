@@ -16,6 +16,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import errno
+import faulthandler
 import hashlib
 import io
 import os
@@ -220,6 +221,7 @@ def forked(work: Callable[[], object], given: Mapping[str, str] | None = None) -
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        faulthandler.enable(2)
         os.write(done, b".")
         code = int(work() or 0)
     except KeyboardInterrupt:
@@ -313,9 +315,11 @@ def _wait(child: int, seconds: float = 120.0, hear: Callable[[], object] = lambd
         if ended:
             return status
         if time.monotonic() > deadline:
+            os.kill(child, signal.SIGABRT)  # faulthandler writes where it is
+            time.sleep(0.5)
             os.killpg(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            raise TimeoutError("a process did not end on its signal")
+            raise TimeoutError("a process did not end")
         time.sleep(0.001)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 import killing
 import pytest
 
-from hwrnn import files
+from hwrnn import cli, files
 from hwrnn.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -145,6 +146,23 @@ def test_a_process_that_is_asked_to_end(number, code, monkeypatch, capsys):
     assert main(["inspect", "relu"]) == code
     assert capsys.readouterr().err == f"hwrnn: ended by {number.name}\n"
     assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_a_signal_in_the_middle_of_cleaning_waits(tmp_path, monkeypatch):
+    """An exception inside rmtree would become another one, and half a folder would stay."""
+    remove = shutil.rmtree
+
+    def disturbed(path, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1000):  # chances for a handler to run
+            pass
+        remove(path, **options)
+
+    monkeypatch.setattr(files.shutil, "rmtree", disturbed)
+    with pytest.raises(cli._Signalled), cli._ended_by_signals(), files.replace_folder(tmp_path / "v") as fresh:
+        (fresh / "a").write_text("half")
+        raise KeyError
+    assert os.listdir(tmp_path) == []
 
 
 def test_an_interrupted_run_says_how_it_goes_on(material, tmp_path, monkeypatch, capsys):

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hwrnn.errors import UsageError, require
+from hwrnn.errors import UsageError, require, shown
 
 __all__ = ["LAYERS", "MODELS", "PASSED", "RECURRENT", "check_archive", "unknown"]
 
@@ -115,4 +115,5 @@ def _check_weights(data: bytes, name: str) -> None:
 
 def unknown(kind: str, name: str) -> UsageError:
     known = ", ".join(sorted(LAYERS - PASSED))
-    return UsageError(f"Layer {name!r} must be of a kind that hwrnn understands ({known}), not {kind}")
+    found = kind if kind.isidentifier() else shown(kind)
+    return UsageError(f"Layer {name!r} must be of a kind that hwrnn understands ({known}), not {found}")
