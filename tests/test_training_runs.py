@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,23 @@ def test_a_damaged_checkpoint_is_refused(damage: str, tmp_path: Path) -> None:
     else:
         path.write_bytes(b"" if damage == "empty" else content[: len(content) // 2])
     with pytest.raises(UsageError, match="Checkpoint must"):
+        train(model_for(data), data, epochs=1, checkpoint=path, resume=True)
+
+
+@pytest.mark.parametrize("where", [("generator", "state", "state"), ("best_loss",), ("losses", 0)])
+def test_a_checkpoint_with_a_number_beyond_its_range_is_refused(where: tuple[str | int, ...], tmp_path: Path) -> None:
+    data, path = clusters(), tmp_path / "run.npz"
+    train(model_for(data), data, epochs=1, checkpoint=path)
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    about = json.loads(str(arrays["about"]))
+    part = about["state"]
+    for key in where[:-1]:
+        part = part[key]
+    part[where[-1]] = 10**400
+    arrays["about"] = np.array(json.dumps(about))
+    np.savez(path, **arrays)
+    with pytest.raises(UsageError, match="Checkpoint must be a whole file that training wrote"):
         train(model_for(data), data, epochs=1, checkpoint=path, resume=True)
 
 

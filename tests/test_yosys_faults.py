@@ -117,7 +117,7 @@ def test_two_plain_registers_behind_a_product_are_refused(verilog: str, tmp_path
     try:
         assert equal_after_synthesis(verilog, tmp_path), "a wrong netlist was not refused"
     except ToolError as error:
-        assert re.search(r"conflict|pyosys ended with -11", str(error))
+        assert re.search(r"conflict|pyosys was ended by SIGSEGV", str(error))
     else:
         pytest.skip("this Yosys takes two plain registers behind a product: Timing(product=2) may be used with -dsp")
 
@@ -153,5 +153,5 @@ def test_the_timing_that_yosys_gets_wrong_is_refused(tmp_path: Path, capsys: Any
     if code == 0:
         pytest.skip("this Yosys takes two plain registers behind a product: Timing(product=2) may be used with -dsp")
     assert code == 2
-    assert re.search(r"^hwrnn: Tools must end without an error, but .*(conflict|-11)", told.err, re.MULTILINE)
+    assert re.search(r"^hwrnn: Tools must end without an error, but .*(conflict|SIGSEGV)", told.err, re.MULTILINE)
     assert not (tmp_path / "verilog" / "implementation-up5k").exists()

@@ -431,5 +431,5 @@ class _Evolution:
         self.genomes, self.values = arrays["genomes"], arrays["values"]
         try:
             self.done, self.evaluations = int(state["done"]), int(state["evaluations"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise foreign(path) from error

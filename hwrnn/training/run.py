@@ -100,7 +100,7 @@ class Run:
             found = Checkpoint.load(checkpoint, self.identity, len(self.network.masters))
             try:
                 self.restore(found)
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise foreign(checkpoint) from error
         options, start = self.options, time.perf_counter()
         with single_thread_blas():
