@@ -15,6 +15,7 @@ import secrets
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +32,7 @@ __all__ = [
 ]  # fmt: skip
 
 _PATIENCE = 60.0  # seconds to wait for another process' turn, which lasts milliseconds
+_ASKING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _NAME = re.compile(r"\..*\.[0-9a-f]{8}\.hwrnn(-old)?(\..*)?")
 _tidied: set[tuple[int, Path]] = set()
 
@@ -163,15 +165,20 @@ def undisturbed() -> Iterator[None]:
 
     One raised inside ``shutil.rmtree`` becomes another one there, and a half-removed folder stays.
     """
-    if not hasattr(signal, "pthread_sigmask"):
+    if threading.current_thread() is not threading.main_thread():  # the only one in which signals raise
         yield
         return
-    asking = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, asking)
+    came: list[int] = []
+    # A mask would not do: a signal is delivered to any thread without one, and raises in this one.
+    ours = [number for number in _ASKING if signal.getsignal(number) is not None]  # others are not Python's to restore
+    before = {number: signal.signal(number, lambda given, frame: came.append(given)) for number in ours}
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
 
 
 def put_in_place(fresh: Path, target: Path) -> None:

@@ -114,6 +114,8 @@ class Grammar:
                 words += self.given(action, verb, good, rng)
         if verb == "evolve" and "--workers" not in words:
             words += ["--workers", "1"]  # a process for each core would be new ones for each line
+        if verb == "evolve" and "--generations" not in words:
+            words += ["--generations", "2"]  # as many as it makes by itself are honest work of seconds
         while rng.random() < (0.01 if good else 0.15):
             at = rng.randrange(len(words) + 1)
             words[at:at] = [rng.choice((*_WORDS, *words, "--json", "--help", "--versio", "--da", "--data=x"))]
