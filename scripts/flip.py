@@ -355,8 +355,7 @@ class Weights:
 
     effects: dict[str, Counter[str]]  # of each kind of memory, unprotected
     told: dict[tuple[str, str], Counter[str]]  # by kind and protection
-    by_bit: np.ndarray  # (bits, 2): flips, and of them those that changed a class
-    sequences: np.ndarray  # (bits,): share of the test sequences whose class changed, summed
+    by_bit: np.ndarray  # (bits, 3): flips, those of them that changed a class, and sequences whose class changed in all
 
 
 def measure_weights(hardwares: dict[str, Hardware], data: Data, count: int, rng: np.random.Generator) -> Weights:
@@ -366,7 +365,7 @@ def measure_weights(hardwares: dict[str, Hardware], data: Data, count: int, rng:
         "weights": chosen(weight_flips(plain), count, rng), "biases": chosen(bias_flips(plain), count // 16, rng),
     }  # fmt: skip
     bits = max(engine.lanes.weight_shape.width for engine in plain.network.engines)
-    found = Weights({}, {}, np.zeros((bits, 2), np.int64), np.zeros(bits))
+    found = Weights({}, {}, np.zeros((bits, 3), np.int64))
     short = data.some(np.argsort(data.lengths, kind="stable")[:1])
     for what, some in flips.items():
         tally = found.effects[what] = Counter()
@@ -377,8 +376,8 @@ def measure_weights(hardwares: dict[str, Hardware], data: Data, count: int, rng:
             else:
                 output = golden(flip.model, data.raw, data.lengths).output
                 kind = effect(output, data)
-                found.by_bit[flip.value_bit] += (1, kind == OTHER_CLASS)
-                found.sequences[flip.value_bit] += (output.argmax(-1) != data.classes).mean()
+                changed = int((output.argmax(-1) != data.classes).sum())
+                found.by_bit[flip.value_bit] += (1, changed > 0, changed)
             tally[kind] += 1
             tick()
     flips["check bits"] = []
@@ -417,21 +416,38 @@ def weight_rows(found: Weights) -> list[list[Any]]:
     return [[f"{cell:,}" if isinstance(cell, int) else cell for cell in row] for row in rows]
 
 
-def draw(found: Weights, path: Path) -> None:
-    """Shares by bit of the weight."""
+def bit_table(found: Weights) -> verification.Table:
+    """Flipped weights by their bit."""
+    rows = [
+        [bit, f"{flips:,}", f"{changing:,}", f"{100 * changing / flips:.1f} %", f"{sequences / flips:.2f}"]
+        for bit, (flips, changing, sequences) in enumerate(found.by_bit.tolist()) if flips
+    ]  # fmt: skip
+    head = ["bit", "flips", "a class changed", "share", "sequences whose class changed, mean"]
+    return verification.Table(head, rows, "The weights by the bit that was flipped, the last being the sign:")
+
+
+def draw(found: Weights, count: int, path: Path) -> None:
+    """Shares by bit of the weight.
+
+    Args:
+        count: of the test sequences.
+    """
     from matplotlib.figure import Figure
 
     bits = np.arange(len(found.by_bit))
     flips = np.maximum(found.by_bit[:, 0], 1)
-    figure = Figure(figsize=(7, 3.2), layout="constrained")
-    axes = figure.subplots()
-    axes.bar(bits - 0.2, 100 * found.by_bit[:, 1] / flips, 0.4, label="flips that change any sequence's class")
-    axes.bar(bits + 0.2, 100 * found.sequences / flips, 0.4, label="sequences whose class changes, mean")
-    axes.set_xlabel(f"bit of the weight ({len(bits) - 1}: the sign)")
-    axes.set_ylabel("percent")
-    axes.set_xticks(bits)
-    axes.grid(axis="y", alpha=0.3)
-    axes.legend(loc="upper left")
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    shares = (
+        ("flips that change any sequence's class", 100 * found.by_bit[:, 1] / flips),
+        ("sequences whose class a flip changes, mean", 100 * found.by_bit[:, 2] / flips / count),
+    )
+    for axes, (title, values) in zip(figure.subplots(1, 2), shares, strict=True):
+        axes.bar(bits, values)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel(f"bit of the weight ({len(bits) - 1}: the sign)")
+        axes.set_ylabel("percent")
+        axes.set_xticks(bits)
+        axes.grid(axis="y", alpha=0.3)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
 
@@ -516,6 +532,7 @@ def main() -> int:
     tables = [
         verification.Table(["memory", "protection", "flips", "told", "corrected", *EFFECTS], rows,
                            "One flipped bit that stays, all test sequences:"),
+        bit_table(found),
         verification.Table(["place", "protection", "bits", "flips", "told", *EFFECTS], places,
                            "One bit flipped once, in a random cycle of a sequence that two others follow:"),
     ]  # fmt: skip
@@ -538,7 +555,7 @@ def main() -> int:
         print(table.markdown())
     print(text)
     if given.record:
-        draw(found, ROOT / "docs" / "pictures" / "flips.png")
+        draw(found, len(data.lengths), ROOT / "docs" / "pictures" / "flips.png")
         more = "".join(f" --{name} {getattr(given, name)}" for name in ("count", "places", "sample", "seed")
                        if getattr(given, name) != parser.get_default(name))  # fmt: skip
         tables += [verification.Table(**table) for table in recorded().get("tables", ()) if table["caption"] == COST]
