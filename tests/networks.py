@@ -19,6 +19,14 @@ FEW = [pytest.param(name, marks=pytest.mark.slow) if name == "lstm-peephole" els
 BACK_TO_BACK = (4, 1, 3)  # lengths: a sequence of one step between two longer ones
 
 
+def diagonals(rows, columns, every=3):
+    """All pairs, for ``parametrize``: those on each ``every``-th diagonal run in CI, the others by ``-m long``."""
+    return [
+        pytest.param(row, column, marks=() if (i + j) % every == 0 else pytest.mark.long)
+        for i, row in enumerate(rows) for j, column in enumerate(columns)
+    ]  # fmt: skip
+
+
 def network_of(
     cell="lstm", inputs=2, units=3, outputs=3, *, lengths=BACK_TO_BACK, seed=0, bits=8, widths=None, **options
 ):

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 import pytest
-from networks import network_of
+from networks import diagonals, network_of
 from test_flow import needs
 
 from hwrnn.cli import main
@@ -197,10 +197,16 @@ def test_generate_asks_for_a_part_and_says_what_bounds(tmp_path, capsys):
 
 
 @pytest.mark.fpga
-@pytest.mark.parametrize("name", ["up5k", "hx8k", "ecp5-25k-6", "gw1n-9", "xc7s15", "cyclonev"])
-@pytest.mark.parametrize(("what", "channels"), [("lstm", 1), ("gru of every step", 1), ("lstm", 5)])
-def test_counts_are_those_of_yosys_and_the_logic_errs_upwards(what, channels, name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "design"),
+    diagonals(
+        ["up5k", "hx8k", "ecp5-25k-6", "gw1n-9", "xc7s15", "cyclonev"],
+        [("lstm", 1), ("gru of every step", 1), ("lstm", 5)],
+    ),
+)
+def test_counts_are_those_of_yosys_and_the_logic_errs_upwards(name, design, tmp_path):
     needs(name)
+    what, channels = design
     model, target = model_of(what), TARGETS[name]
     network = Network(model, [5, 4, 2], timing=target.timing, channels=channels)
     (tmp_path / "network.v").write_text(emit(network, "net").text)
@@ -215,7 +221,9 @@ def test_counts_are_those_of_yosys_and_the_logic_errs_upwards(what, channels, na
 
 
 @pytest.mark.fpga
-@pytest.mark.parametrize("name", ["up5k", "hx8k", "ecp5-25k-6"])
+@pytest.mark.parametrize(
+    "name", ["up5k", pytest.param("hx8k", marks=pytest.mark.long), pytest.param("ecp5-25k-6", marks=pytest.mark.long)]
+)
 def test_what_was_chosen_really_fits_and_uses_the_part(name, tmp_path):
     needs(name)
     manifest = generate(model_of("gru of every step"), tmp_path / "out", lanes="auto", target=name)

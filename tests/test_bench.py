@@ -112,7 +112,11 @@ def test_the_readme_tells_how_to_run_verilator(gru, tmp_path):
 
 @verilator
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [dict(layers=2, every_step=True), dict(outputs=5, argmax=True)], ids="-".join)
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param(dict(layers=2, every_step=True), marks=pytest.mark.long), dict(outputs=5, argmax=True)],
+    ids="-".join,
+)
 def test_the_bench_judges_in_verilator(options, tmp_path):
     argmax = options.pop("argmax", False)
     generate(network_of("lstm", 2, 4, **options)[0], tmp_path / "out", lanes=3, name="n", argmax=argmax)

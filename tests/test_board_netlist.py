@@ -67,7 +67,10 @@ endmodule
 """
 
 
-@pytest.mark.parametrize("board, baud", [("icebreaker", 1_500_000), ("ulx3s", 2_500_000)])  # the fewest cycles a bit
+@pytest.mark.parametrize(
+    "board, baud",  # the fewest cycles a bit
+    [("icebreaker", 1_500_000), pytest.param("ulx3s", 2_500_000, marks=pytest.mark.long)],
+)
 def test_the_netlist_of_a_board_answers(board: str, baud: int, tmp_path: Path) -> None:
     simulator, vvp = shutil.which("iverilog"), shutil.which("vvp")
     if simulator is None or vvp is None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from networks import FEW, KINDS, network_of, started
+from networks import FEW, KINDS, diagonals, network_of, started
 
 from hwrnn.activations import NONLINEARITIES, PARAMETRIC, nonlinearity
 from hwrnn.cells import CELLS
@@ -241,11 +241,9 @@ def test_closed_forms_of_timings(cell, timing):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(1))
-@pytest.mark.parametrize("timing", ["shortest", *TIMINGS])
-@pytest.mark.parametrize("cell", FEW)
-def test_closed_forms_of_many(cell, timing, part):
-    for seed in range(part * 8, part * 8 + 8):
+@pytest.mark.parametrize(("cell", "timing"), diagonals(KINDS, ["shortest", *TIMINGS]))
+def test_closed_forms_of_many(cell, timing):
+    for seed in range(8):
         verify_closed_forms(cell, np.random.default_rng([seed, 2]), 1 + seed % 3, TIMINGS.get(timing, SHORTEST))
 
 

@@ -29,6 +29,7 @@ def cells_of(weights: str, device: str, folder: Path) -> Counter:
     return Counter(count_cells(netlist, "net", FAMILIES[TARGETS[device].family]).types)
 
 
+@pytest.mark.long
 def test_block_and_distributed_weights_on_ecp5(tmp_path: Path) -> None:
     cells = {w: cells_of(w, "ecp5-25k-6", tmp_path) for w in ("auto", "block", "distributed")}
     assert cells["distributed"]["DP16KD"] == 0

@@ -193,9 +193,20 @@ def test_sequences_take_their_closed_forms(cell, form):
         assert np.diff(ends).tolist()[1:] == [steps * network.cycles_per_step] * (count - 2)
 
 
-@pytest.mark.parametrize("simulator", ["cxxrtl", "icarus", pytest.param("verilator", marks=pytest.mark.slow)])
+SLOW_DECODER, SLOW_ENCODER = [9, 1, 1], [1, 9, 2]
+BY_NAME = [pytest.mark.slow, pytest.mark.long]
+
+
 @pytest.mark.parametrize(
-    "lanes", [[9, 1, 1], pytest.param([1, 9, 2], marks=pytest.mark.slow)], ids=["slow decoder", "slow encoder"]
+    ("simulator", "lanes"),
+    [
+        pytest.param("cxxrtl", SLOW_DECODER, id="cxxrtl-slow decoder"),
+        pytest.param("icarus", SLOW_DECODER, id="icarus-slow decoder"),
+        pytest.param("icarus", SLOW_ENCODER, id="icarus-slow encoder", marks=pytest.mark.slow),
+        pytest.param("verilator", SLOW_ENCODER, id="verilator-slow encoder", marks=pytest.mark.slow),
+        pytest.param("cxxrtl", SLOW_ENCODER, id="cxxrtl-slow encoder", marks=BY_NAME),
+        pytest.param("verilator", SLOW_DECODER, id="verilator-slow decoder", marks=BY_NAME),
+    ],
 )
 def test_other_simulators(simulator, lanes):
     there = compiler_available(CPP) if simulator == "cxxrtl" else shutil.which(simulator.replace("icarus", "iverilog"))
