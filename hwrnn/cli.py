@@ -109,14 +109,29 @@ def _ended_by_signals() -> Iterator[None]:
         signal.signal(number, signal.SIG_IGN)  # once is enough: the cleaning is not to be disturbed
         raise _Signalled(signal.Signals(number))
 
+    def lost(found: Any) -> None:
+        """An exception in a finalizer, which Python drops: the signal comes again a moment later."""
+        if not isinstance(found.exc_value, _Signalled | KeyboardInterrupt):
+            dropped(found)
+            return
+        number = found.exc_value.args[0] if isinstance(found.exc_value, _Signalled) else signal.SIGINT
+        if number in taken:
+            signal.signal(number, ended)
+        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+
     known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    dropped = sys.unraisablehook
     main_thread = threading.current_thread() is threading.main_thread()
     taken = [number for number in known if main_thread and signal.getsignal(number) is signal.SIG_DFL]
     try:
         for number in taken:
             signal.signal(number, ended)
+        if main_thread:
+            sys.unraisablehook = lost
         yield
     finally:
+        if main_thread:
+            sys.unraisablehook = dropped
         for number in taken:
             signal.signal(number, signal.SIG_DFL)
 

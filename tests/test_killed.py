@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import killing
@@ -146,6 +147,23 @@ def test_a_process_that_is_asked_to_end(number, code, monkeypatch, capsys):
     assert main(["inspect", "relu"]) == code
     assert capsys.readouterr().err == f"hwrnn: ended by {number.name}\n"
     assert signal.getsignal(number) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_a_finalizer_is_not_lost(number):
+    """Python drops what is raised there."""
+
+    class Ended:
+        def __del__(self):
+            os.kill(os.getpid(), number)
+            for _ in range(1000):  # chances for a handler to run
+                pass
+
+    before = sys.unraisablehook
+    with pytest.raises((cli._Signalled, KeyboardInterrupt)), cli._ended_by_signals():
+        Ended()
+        time.sleep(10)
+    assert sys.unraisablehook is before
 
 
 def test_a_signal_in_the_middle_of_cleaning_waits(tmp_path, monkeypatch):
