@@ -102,22 +102,30 @@ class _Signalled(BaseException):
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
     """Let what asks a process to end raise an exception, so that temporary files and child processes go with it."""
+    import _thread
     import signal
     import threading
+    import time
 
     def ended(number: int, _frame: object) -> NoReturn:
         signal.signal(number, signal.SIG_IGN)  # once is enough: the cleaning is not to be disturbed
         raise _Signalled(signal.Signals(number))
+
+    def again(number: int) -> None:
+        time.sleep(0.05)
+        os.kill(os.getpid(), number)
 
     def lost(found: Any) -> None:
         """An exception in a finalizer, which Python drops: the signal comes again a moment later."""
         if not isinstance(found.exc_value, _Signalled | KeyboardInterrupt):
             dropped(found)
             return
-        number = found.exc_value.args[0] if isinstance(found.exc_value, _Signalled) else signal.SIGINT
-        if number in taken:
-            signal.signal(number, ended)
-        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+        number = signal.SIGINT
+        if isinstance(found.exc_value, _Signalled):
+            number = found.exc_value.args[0]
+            signal.signal(number, ended)  # whoever took it, perhaps around this one, ignores it by now
+        # Not threading's, which waits for the thread: here nothing may be raised any more.
+        _thread.start_new_thread(again, (number,))
 
     known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     dropped = sys.unraisablehook

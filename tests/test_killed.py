@@ -160,7 +160,7 @@ def test_a_signal_in_a_finalizer_is_not_lost(number):
                 pass
 
     before = sys.unraisablehook
-    with pytest.raises((cli._Signalled, KeyboardInterrupt)), cli._ended_by_signals():
+    with pytest.raises((cli._Signalled, KeyboardInterrupt)), cli._ended_by_signals(), cli._ended_by_signals():
         Ended()
         time.sleep(10)
     assert sys.unraisablehook is before
