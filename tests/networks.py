@@ -21,8 +21,9 @@ BACK_TO_BACK = (4, 1, 3)  # lengths: a sequence of one step between two longer o
 
 def diagonals(rows, columns, every=3):
     """All pairs, for ``parametrize``: those on each ``every``-th diagonal run in CI, the others by ``-m long``."""
+    by_name = [pytest.mark.slow, pytest.mark.long]
     return [
-        pytest.param(row, column, marks=() if (i + j) % every == 0 else pytest.mark.long)
+        pytest.param(row, column, marks=() if (i + j) % every == 0 else by_name)
         for i, row in enumerate(rows) for j, column in enumerate(columns)
     ]  # fmt: skip
 

@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from networks import FEW, KINDS, network_of, started
+from networks import FEW, KINDS, diagonals, network_of, started
 
 from hwrnn.errors import UsageError
 from hwrnn.rtl import TARGETS, Network, generate
@@ -18,10 +18,11 @@ DEEP = TARGETS["ecp5-25k-6"].timing
 LENGTHS = (4, 1, 3, 2, 6, 1, 2)
 
 
-@pytest.mark.parametrize("timing", [SHORTEST, DEEP], ids=["shortest", "deep"])
-@pytest.mark.parametrize("channels", [2, 3])
-@pytest.mark.parametrize("cell", KINDS)
-def test_every_value_and_cycle(cell, channels, timing):
+@pytest.mark.parametrize(
+    ("cell", "form"), diagonals(KINDS, [(2, SHORTEST), (3, DEEP), (2, DEEP), (3, SHORTEST)], every=2)
+)
+def test_every_value_and_cycle(cell, form):
+    channels, timing = form
     model, x, lengths = network_of(cell, 2, 3, lengths=LENGTHS)
     report = check(model, x, lengths, lanes=6, channels=channels, timing=timing, simulator="amaranth")
     assert report.mismatches == 0 and report.latency == report.promised["latency"]
@@ -36,14 +37,17 @@ def test_initial_states(cell):
     assert report.mismatches == 0 and (stalls or report.closed_forms)
 
 
-@pytest.mark.parametrize("stalls", [("random", "bursts"), ("bursts", "waits"), ("waits", "random")], ids="-".join)
-@pytest.mark.parametrize("channels", [2, 5])
 @pytest.mark.parametrize(
-    "cell, options",
-    [("lstm", {"layers": 2}), ("gru-reset-before", {"layers": 2, "every_step": True}), ("gru-reset-before", {}),
-     ("mingru", {"every_step": True})],
+    ("network", "traffic"),
+    diagonals(
+        [("lstm", {"layers": 2}), ("gru-reset-before", {"layers": 2, "every_step": True}), ("gru-reset-before", {}),
+         ("mingru", {"every_step": True})],
+        [(channels, stalls) for stalls in (("random", "bursts"), ("bursts", "waits"), ("waits", "random"))
+         for channels in (2, 5)],
+    ),
 )  # fmt: skip
-def test_under_stalls(cell, options, channels, stalls):
+def test_under_stalls(network, traffic):
+    (cell, options), (channels, stalls) = network, traffic
     model, x, lengths = network_of(cell, 2, 3, lengths=LENGTHS, **options)
     check(
         model, x, lengths, lanes=5, channels=channels, simulator="amaranth", argmax=channels == 5,

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from networks import KINDS, network_of
+from networks import KINDS, diagonals, network_of
 
 from hwrnn.rtl import TARGETS, Network, generate
 from hwrnn.rtl.sharing import kept_out, share
@@ -20,10 +20,12 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("lanes", [5, 8])
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("cell", [cell for cell in KINDS if "peephole" not in cell])
-def test_the_golden_integers(cell, way, lanes):
+@pytest.mark.parametrize(
+    ("cell", "form"),
+    diagonals([cell for cell in KINDS if "peephole" not in cell], [(w, n) for w in WAYS for n in (5, 8)], every=2),
+)
+def test_the_golden_integers(cell, form):
+    way, lanes = form
     timing, bits = WAYS[way]
     model, x, lengths = network_of(cell, 2, 3, bits=bits)
     network = Network(model, lanes, probed=True, timing=timing)
