@@ -68,6 +68,7 @@ techmap
 opt -fast
 dffunmap
 simplemap
+setundef -zero
 opt_clean
 aigmap
 opt_clean

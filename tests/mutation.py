@@ -7,6 +7,7 @@ flipped in the netlist's text in the same way. What the bench lets through goes 
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import shutil
@@ -48,6 +49,29 @@ setundef -init -zero
 setundef -zero
 opt_clean
 write_rtlil {name}.il
+"""
+#: From a netlist in which a wire ``excited`` tells of the fault to what ABC reads.
+_EXCITED = """read_json excited_{number}.json
+hierarchy -check -top {top}
+flatten
+delete -output {top}/o:*
+expose {top}/w:*excited
+opt_clean
+memory -nomap
+memory_map
+opt -fast
+setundef -init -zero
+setundef -undriven -zero
+setundef -zero
+techmap
+opt -fast
+dffunmap
+simplemap
+setundef -zero
+aigmap
+opt_clean
+write_aiger -zinit excited_{number}/product.aig
+design -reset
 """
 
 
@@ -118,7 +142,8 @@ class Mutated:
             "prepare",
             [
                 f"read_verilog {self.name}.v", f"hierarchy -check -top {self.name}", *tidied, "write_rtlil prepared.il",
-                "write_verilog -noattr prepared.v", f"mutate -list {count + count // 4 + 4} -seed {seed} -o list.txt",
+                "write_json prepared.json", "write_verilog -noattr prepared.v",
+                f"mutate -list {count + count // 4 + 4} -seed {seed} -o list.txt",
             ],
             "list.txt",
         )  # fmt: skip
@@ -218,6 +243,7 @@ class Mutated:
         """What the checker says of mutants: it compares their ports with the design's, in every cycle."""
         from equivalence import Undecidable, equivalent  # needs pyosys
 
+        dormant = self.dormant(mutants, seconds / 4)
         script = ["read_rtlil prepared.il", _FLAT.format(top=self.name, name="flat")]
         for mutant in mutants:
             source = [f"mutate -mode {mutant.kind} {mutant.where}"]
@@ -228,6 +254,10 @@ class Mutated:
         self._yosys("flat", script, f"flat_{mutants[-1].number}.il")
         gold = (self.work / "flat.il").read_text()
         for mutant in mutants:
+            if mutant in dormant:
+                tell(Result(mutant, "equal", "never excited"))
+                yield Result(mutant, "equal", "never excited")
+                continue
             gate = (self.work / f"flat_{mutant.number}.il").read_text()
             try:
                 verdict = equivalent(gold, gate, self.name, seconds=seconds, resets="any")
@@ -236,6 +266,50 @@ class Mutated:
                 result = Result(mutant, "undecided", str(why))
             tell(result)
             yield result
+
+
+    def dormant(self, mutants: Sequence[Mutant], seconds: float) -> set[Mutant]:
+        """Those that are proved never to change the bit that they stand at, whatever the inputs are.
+
+        That is a property of the design alone, and mostly of its control.
+        """
+        from equivalence import decide  # needs pyosys
+
+        netlist = (self.work / "prepared.json").read_text()
+        asked = []
+        for mutant in mutants:
+            text = excited(netlist, mutant)
+            if text is not None:
+                (self.work / f"excited_{mutant.number}.json").write_text(text)
+                (self.work / f"excited_{mutant.number}").mkdir(exist_ok=True)
+                asked.append(mutant)
+        if not asked:
+            return set()
+        script = [_EXCITED.format(number=mutant.number, top=self.name) for mutant in asked]
+        self._yosys("excited", script, f"excited_{asked[-1].number}/product.aig")
+        return {m for m in asked if decide(self.work / f"excited_{m.number}", seconds)[0] == "equal"}
+
+
+def excited(netlist: str, mutant: Mutant) -> str | None:
+    """The netlist (JSON of Yosys) with a wire ``excited`` that is 1 while a fault changes its bit; None: always."""
+    given = dict(re.findall(r"-(\w+) (\S+)", mutant.where))
+    if mutant.kind not in ("const0", "const1", "cnot0", "cnot1"):
+        return None
+    design = json.loads(netlist)
+    module = design["modules"][given["module"]]
+    bits = module["cells"][given["cell"]]["connections"][given["port"]]
+    bit = bits[int(given["ctrlbit" if mutant.kind.startswith("cnot") else "portbit"])]
+    fresh = 1 + max(b for net in module["netnames"].values() for b in net["bits"] if isinstance(b, int))
+    module["netnames"]["excited"] = {"hide_name": 0, "bits": [fresh], "attributes": {"keep": "1"}}
+    module["cells"]["excited_gate"] = {
+        "hide_name": 0,
+        "type": "$_BUF_" if mutant.kind in ("const0", "cnot1") else "$_NOT_",
+        "parameters": {},
+        "attributes": {},
+        "port_directions": {"A": "input", "Y": "output"},
+        "connections": {"A": [bit], "Y": [fresh]},
+    }
+    return json.dumps(design)
 
 
 def constants(text: str) -> Iterator[tuple[str, str, int]]:
