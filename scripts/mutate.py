@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from mutation import DESIGNS, ENDS, KILLED, Mutated, Result, generated
+from mutation import DESIGNS, ENDS, KILLED, Mutant, Mutated, Result, generated
 from verification import Table, record
 
 from hwrnn.report import Progress
@@ -20,34 +22,75 @@ from hwrnn.report import Progress
 def mutants_of(name: str, count: int, seed: int, folder: Path) -> Mutated:
     """A design's mutants: an eighth of them in what its memories hold."""
     contents = count // 8
-    return Mutated(generated(name, folder / name), folder / f"{name}_mutants", count - contents, contents, seed)
+    source = folder / name if (folder / name).exists() else generated(name, folder / name)
+    return Mutated(source, folder / f"{name}_mutants", count - contents, contents, seed)
+
+
+class Known:
+    """Results on disk: a campaign that was ended goes on where it was.
+
+    Args:
+        path: of JSON lines.
+        mutants: of the campaign; what the file says of others counts for nothing.
+    """
+
+    def __init__(self, path: Path, mutants: Sequence[Mutant]) -> None:
+        self.path = path
+        self.results: dict[Mutant, Result] = {}
+        by_name = {str(m): m for m in mutants}
+        lines = path.read_text().splitlines() if path.exists() else []
+        for mutant, end, said in map(json.loads, lines):
+            if mutant in by_name:
+                self.results[by_name[mutant]] = Result(by_name[mutant], end, said)
+
+    def add(self, result: Result) -> None:
+        """Keep a result."""
+        self.results[result.mutant] = result
+        with self.path.open("a") as file:
+            file.write(json.dumps([str(result.mutant), result.end, result.said]) + "\n")
+
+    @property
+    def proved(self) -> int:
+        """Those with which nothing is left to do."""
+        return sum(result.end != "PASS" for result in self.results.values())
 
 
 def verilog(given: argparse.Namespace) -> int:
     """Mutants of Verilog; 1 where one that is different got through."""
-    names = list(DESIGNS) if given.only is None else [given.only.partition(":")[0]]
     shares = [given.count // len(DESIGNS) + (k < given.count % len(DESIGNS)) for k in range(len(DESIGNS))]
-    results: list[Result] = []
-    progress = Progress("mutants", every=20.0)
-    with tempfile.TemporaryDirectory(prefix="hwrnn-mutants-") as folder:
-        for name, count in zip(DESIGNS, shares, strict=True):
-            if name not in names or not count:
-                continue
-            mutated = mutants_of(name, count, given.seed, Path(folder))
-            chosen = mutated.mutants
-            if given.only is not None:
-                chosen = [m for m in chosen if f"{name}:{m.number}" == given.only]
-            done = Counter(results=len(results))
+    with ExitStack() as stack:
+        folder = given.work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hwrnn-mutants-")))
+        folder.mkdir(parents=True, exist_ok=True)
+        made = {
+            name: mutants_of(name, share, given.seed, folder)
+            for name, share in zip(DESIGNS, shares, strict=True)
+            if share and (given.only is None or given.only.partition(":")[0] == name)
+        }
+        mutants = [m for each in made.values() for m in each.mutants]
+        if given.only is not None:
+            mutants = [m for m in mutants if given.only == f"{m.design}:{m.number}"]
+        known = Known(folder / f"results_{given.seed}_{given.count}.jsonl", mutants)
+        again = f"scripts/mutate --seed {given.seed} --count {given.count} --only"
+        progress = Progress("simulated", every=20.0)
 
-            def tell(result: Result, done: Counter[str] = done) -> None:
-                done["results"] += 1
-                progress(done["results"], given.count, str(result.mutant).partition(":")[0])
-                if result.end not in (*KILLED, "equal") or given.only is not None:
-                    again = f"scripts/mutate --seed {given.seed} --count {given.count} --only "
-                    again += f"{result.mutant.design}:{result.mutant.number}"
-                    print(f"{result.end}: {result.mutant} ({result.said}); {again}", flush=True)
+        def tell(result: Result) -> None:
+            known.add(result)
+            done = len(known.results) if result.end == "PASS" or result.end in KILLED else known.proved
+            progress(done, len(mutants), result.mutant.design)
+            if given.only is not None or result.end in ("undecided", "different"):
+                print(f"{result.end}: {result.mutant} ({result.said})", flush=True)
+                print(f"    {again} {result.mutant.design}:{result.mutant.number}", flush=True)
 
-            results += mutated.results(chosen, given.seconds, tell)
+        for name, mutated in made.items():
+            left = [m for m in mutants if m.design == name and m not in known.results]
+            if left:
+                list(mutated.simulated(left, tell))
+        progress = Progress("proved", every=20.0)
+        for name, mutated in made.items():
+            left = [m for m in mutants if m.design == name and known.results[m].end == "PASS"]
+            for k in range(0, len(left), 12):
+                list(mutated.decided(left[k : k + 12], given.seconds, tell))
+        results = [known.results[m] for m in mutants]
     ends = Counter(result.end for result in results)
     print(", ".join(f"{count} {end}" for end, count in ends.items()))
     if given.only is None and not given.dry:
@@ -98,6 +141,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the choice (default: 1)")
     parser.add_argument("--seconds", type=float, default=40, metavar="S", help="of each proof (default: 40)")
     parser.add_argument("--only", metavar="DESIGN:NUMBER", help="one mutant, by what a run with that count printed")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="where a campaign that was ended goes on")
     parser.add_argument("--dry", action="store_true", help="record nothing")
     return verilog(parser.parse_args())
 

@@ -26,7 +26,7 @@ from hwrnn.rtl.tools import run_all, yosys_job
 DESIGNS = {
     "lstm": (dict(cell="lstm", inputs=2, units=3, outputs=None, every_step=True, bits=4), dict(lanes=4)),
     "gru": (dict(cell="gru", inputs=2, units=3, outputs=2, bits=4), dict(lanes=3)),
-    "argmax": (dict(cell="rnn", inputs=2, units=3, outputs=3, bits=4), dict(lanes=2, argmax=True)),
+    "argmax": (dict(cell="rnn", inputs=2, units=3, outputs=3, bits=4), dict(lanes=3, argmax=True)),
     "channels": (dict(cell="ligru", inputs=2, units=2, outputs=2, bits=4), dict(lanes=2, channels=2)),
 }
 #: How a mutant ends.
@@ -34,6 +34,7 @@ ENDS = ("wrong value", "handshake", "cycles", "time-out", "equal", "undecided", 
 KILLED = ENDS[:4]
 #: Seconds after which a simulation is ended; the longest of the designs takes one.
 LIMIT = 60
+_TOGETHER = 12  # survivors that one process makes ready for their proofs
 _DIGITS = 5  # of the number that awakes a mutant, which has 16 bits
 #: Pins of a memory that Verilog has no words for: a read that is always on has no enable.
 _UNSAID = re.compile(r" -port RD_(EN|CLK|ARST|SRST) ")
@@ -218,24 +219,29 @@ class Mutated:
 
         Args:
             seconds: that the checker may take for each.
-            tell: is called with each result.
+            tell: is called with each result, and with that of the bench alone before a proof is tried.
 
         Raises:
             AssertionError: the bench fails the netlist with all faults asleep.
         """
+        found = list(self.simulated(mutants, tell))
+        survivors = [result.mutant for result in found if result.end == "PASS"]
+        decided = {}
+        for k in range(0, len(survivors), _TOGETHER):
+            decided |= {r.mutant: r for r in self.decided(survivors[k : k + _TOGETHER], seconds, tell)}
+        return [decided.get(result.mutant, result) for result in found]
+
+    def simulated(
+        self, mutants: Sequence[Mutant], tell: Callable[[Result], object] = lambda result: None
+    ) -> Iterator[Result]:
+        """What the bench says of each; ``PASS`` of those that it lets through."""
         compiled = self.together(mutants)
         end, said = self.run(compiled)
         assert end == "PASS", f"{self.name} must pass without a fault: {said}"
-        found = []
         for mutant in mutants:
-            found.append(Result(mutant, *self.run(compiled, mutant.number)))
-            if found[-1].end != "PASS":
-                tell(found[-1])
-        survivors = [result.mutant for result in found if result.end == "PASS"]
-        if not survivors:
-            return found
-        decided = dict(zip(survivors, self.decided(survivors, seconds, tell), strict=True))
-        return [decided.get(result.mutant, result) for result in found]
+            result = Result(mutant, *self.run(compiled, mutant.number))
+            tell(result)
+            yield result
 
     def decided(
         self, mutants: Sequence[Mutant], seconds: float, tell: Callable[[Result], object] = lambda result: None
