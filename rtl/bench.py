@@ -25,6 +25,7 @@ _MOST = 16  # times as many, of a network that is quick enough:
 _CYCLES = 8_000  # that they may take in a row
 _SOME = 8  # sequences that also come one by one, and under every kind of stall
 _MANY = 16  # that also fill what is kept inside
+_TRIED = 8  # as many are tried as are taken
 _OF_CHANNELS = 4  # the most times of a network whose sequences take turns: there all of them come in every run
 # What the bench says of the cycles that it checks.
 _ONE = """\
@@ -40,23 +41,44 @@ def random_sequences(model: QuantizedModel, cycles: int = 1, channels: int = 1) 
     """Raw inputs (N, T, inputs), the same in every run, and their lengths (N,).
 
     They reach over the whole input format, over a half, a quarter and an eighth of it, which saturate less, or are its
-    ends.
+    ends. Behind the first ones stand those of many with which the fewest values inside saturate: a wrong bit shows.
 
     Args:
         cycles: of a step; the fewer, the more sequences.
         channels: that the sequences take turns in.
     """
-    form = model.input_format
-    rng = np.random.default_rng(0x5EED)
     times = min(max(_CYCLES // (sum(_STEPS) * cycles), 1), _MOST if channels == 1 else _OF_CHANNELS)
     lengths = np.tile(_STEPS, times)
-    x = np.zeros((len(lengths), max(_STEPS), model.inputs), np.int64)
-    for n in range(len(x)):
+    first = min(_MANY, len(lengths))
+    tried = _pool(model, len(lengths) * _TRIED)
+    x = tried[: len(lengths)].copy()
+    if len(lengths) > first:
+        many = np.full(len(tried), max(_STEPS))
+        live = _liveliness(model, tried, many)
+        x[first:] = tried[first:][np.argsort(-live[first:], kind="stable")[: len(lengths) - first]]
+    return x, lengths
+
+
+def _pool(model: QuantizedModel, count: int) -> np.ndarray:
+    """Raw inputs (count, T, inputs) of five kinds in turn."""
+    form = model.input_format
+    rng = np.random.default_rng(0x5EED)
+    x = np.zeros((count, max(_STEPS), model.inputs), np.int64)
+    for n in range(count):
         lo, hi = form.lo >> n % 5, form.hi >> n % 5
         x[n] = rng.integers(lo, hi, x[n].shape, np.int64, endpoint=True)
         if n % 5 == 4:
             x[n] = np.where(x[n] < 0, form.lo, form.hi) if form.lo < 0 else form.hi * (x[n] % 2)
-    return x, lengths
+    return x
+
+
+def _liveliness(model: QuantizedModel, x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Of each sequence the share of inner values that stand at neither end of what their unit takes."""
+    shares = []
+    for values in golden(model, x, lengths, keep=True).values.values():
+        ends = values.min((0, 1)), values.max((0, 1))
+        shares.append(((values != ends[0]) & (values != ends[1])).mean((1, 2)))
+    return np.mean(shares, 0)
 
 
 def timed(x: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

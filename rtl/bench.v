@@ -268,6 +268,13 @@ module @NAME@_tb;
     end
     input_kind = ALWAYS;
     output_kind = ALWAYS;
+    // And short ones in any cycle: what a register lets through then is seen behind them.
+    for (resets = 0; resets < 24; resets = resets + 1) begin
+      steps = cycle + LATENCY / 2 + noise[15:0] % (LATENCY + LATER_STEP);
+      while (!failed && received < due && cycle < steps)
+        tick;
+      reset_for(1);
+    end
 
     // Sequence by sequence, to count cycles; of several channels a round's cycles are counted as all of them run.
     stop = CHANNELS > 1 ? ELEMENTS : 0;
