@@ -25,7 +25,7 @@ _MOST = 16  # times as many, of a network that is quick enough:
 _CYCLES = 8_000  # that they may take in a row
 _SOME = 8  # sequences that also come one by one, and under every kind of stall
 _MANY = 16  # that also fill what is kept inside
-_TRIED = 8  # as many are tried as are taken
+_TRIED = 16  # as many are tried as are taken
 _OF_CHANNELS = 4  # the most times of a network whose sequences take turns: there all of them come in every run
 # What the bench says of the cycles that it checks.
 _ONE = """\
@@ -37,26 +37,33 @@ between two input vectors of a channel, without stalls, CHANNELS * CYCLES_PER_ST
 _LONG = 3  # steps that it takes to see a steady state
 
 
-def random_sequences(model: QuantizedModel, cycles: int = 1, channels: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def random_sequences(
+    model: QuantizedModel, cycles: int = 1, channels: int = 1, argmax: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Raw inputs (N, T, inputs), the same in every run, and their lengths (N,).
 
     They reach over the whole input format, over a half, a quarter and an eighth of it, which saturate less, or are its
-    ends. Behind the first ones stand those of many with which the fewest values inside saturate: a wrong bit shows.
+    ends. Behind the first ones stand those of many in which a wrong bit shows: the fewest inner values saturate, or two
+    outputs are nearly the same, where only their order is seen.
 
     Args:
         cycles: of a step; the fewer, the more sequences.
         channels: that the sequences take turns in.
+        argmax: whether only the index of the largest output is seen.
     """
     times = min(max(_CYCLES // (sum(_STEPS) * cycles), 1), _MOST if channels == 1 else _OF_CHANNELS)
-    lengths = np.tile(_STEPS, times)
-    first = min(_MANY, len(lengths))
-    tried = _pool(model, len(lengths) * _TRIED)
-    x = tried[: len(lengths)].copy()
-    if len(lengths) > first:
-        many = np.full(len(tried), max(_STEPS))
-        live = _liveliness(model, tried, many)
-        x[first:] = tried[first:][np.argsort(-live[first:], kind="stable")[: len(lengths) - first]]
-    return x, lengths
+    count, first = times * len(_STEPS), min(_MANY, times * len(_STEPS))
+    lengths = np.tile(_STEPS, times * _TRIED)
+    x = _pool(model, len(lengths))
+    if count == first:
+        return x[:count], lengths[:count]
+    live, margin = _seen(model, x[first:], lengths[first:])
+    order = [np.argsort(-live, kind="stable")]
+    if argmax:
+        order.append(np.argsort(margin, kind="stable"))
+    best = np.array(list(dict.fromkeys(np.stack(order, axis=1).ravel().tolist())))[: count - first] + first
+    chosen = np.concatenate([np.arange(first), best])
+    return x[chosen], lengths[chosen]
 
 
 def _pool(model: QuantizedModel, count: int) -> np.ndarray:
@@ -72,13 +79,19 @@ def _pool(model: QuantizedModel, count: int) -> np.ndarray:
     return x
 
 
-def _liveliness(model: QuantizedModel, x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Of each sequence the share of inner values that stand at neither end of what their unit takes."""
+def _seen(model: QuantizedModel, x: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each sequence the share of inner values that stand at neither end of what their unit takes, and how far the
+    largest output of its last step is from the next one."""
+    result = golden(model, x, lengths, keep=True)
+    within = np.arange(x.shape[1]) < lengths[:, None]
     shares = []
-    for values in golden(model, x, lengths, keep=True).values.values():
-        ends = values.min((0, 1)), values.max((0, 1))
-        shares.append(((values != ends[0]) & (values != ends[1])).mean((1, 2)))
-    return np.mean(shares, 0)
+    for values in result.values.values():
+        inside = (values != values.min((0, 1))) & (values != values.max((0, 1)))
+        steps = within if values.shape[1] == x.shape[1] else within[:, :1]
+        shares.append((inside.mean(2) * steps).sum(1) / steps.sum(1))
+    output = result.output[np.arange(len(x)), lengths - 1] if model.every_step else result.output
+    ordered = np.sort(output, axis=-1)
+    return np.mean(shares, 0), ordered[:, -1] - ordered[:, -2] if ordered.shape[1] > 1 else 0 * lengths
 
 
 def timed(x: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

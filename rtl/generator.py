@@ -116,7 +116,7 @@ def generate(
     )
     emitted = emit(network, default_name(model) if name is None else name)
     if samples is None:
-        x, steps = random_sequences(model, network.cycles_per_step, network.channels)
+        x, steps = random_sequences(model, network.cycles_per_step, network.channels, argmax)
     manifest = manifest_of(emitted, lanes, part, chosen)
     files = {f"{emitted.name}.v": _header(emitted, built) + emitted.text}
     files |= bench_files(emitted.network, emitted.name, hwrnn.__version__, x, steps)
