@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import sys
 import tempfile
 from collections import Counter
@@ -13,10 +14,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
+import mutants_python
 from mutation import DESIGNS, ENDS, KILLED, Mutant, Mutated, Result, generated
-from verification import Table, record
+from verification import FOLDER, Table, record
 
+from hwrnn.files import atomic_write
 from hwrnn.report import Progress
+
+FILE = FOLDER / "mutation.json"
+IN_PYTHON = "\n\nIn Python, "
 
 
 def mutants_of(name: str, count: int, seed: int, folder: Path) -> Mutated:
@@ -131,7 +137,69 @@ def keep(results: Sequence[Result], given: argparse.Namespace) -> None:
         Table(columns, [*designs, row("all", results)], "By network; the words behind *killed* say how:"),
         Table(["kind", *columns[1:]], by_kind, "By kind:"),
     ]
-    record("mutation", f"scripts/mutate --seed {given.seed} --count {given.count}", text, tables)
+    keep_half(f"scripts/mutate --seed {given.seed} --count {given.count}", text, tables)
+
+
+def keep_half(command: str | None, text: str, tables: Sequence[Table]) -> None:
+    """Record one half of the part, with the other one as it stands: what is said of Python has that word in front."""
+    old = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {"text": "", "tables": [], "command": ""}
+    verilog_text, mark, python_text = old["text"].partition(IN_PYTHON)
+    halves = ([], [])
+    for table in old["tables"]:
+        halves[table["caption"].startswith(IN_PYTHON.strip())].append(Table(**table))
+    if command is None:
+        text = verilog_text + text
+        tables = [*halves[0], *tables]
+    else:
+        text += mark + python_text
+        tables = [*tables, *halves[1]]
+    record("mutation", command or old["command"], text, tables)
+
+
+def python(given: argparse.Namespace) -> int:
+    """Mutants of Python; 1 where one got through of which nobody said why."""
+    chosen: list[mutants_python.Mutant] = []
+    share = -(-given.count // len(mutants_python.MODULES))
+    for module in mutants_python.MODULES:
+        found = list(mutants_python.mutants(module))
+        chosen += sorted(random.Random(f"{given.seed} {module}").sample(found, min(share, len(found))), key=number_of)
+    if given.only is not None:
+        chosen = [m for m in chosen if f"{m.module}:{m.number}" == given.only]
+    path = None if given.work is None else given.work / "python.json"
+    known: dict[str, str] = json.loads(path.read_text()) if path is not None and path.exists() else {}
+    progress = Progress("mutants of Python", every=20.0)
+    for mutant in chosen:
+        name = str(mutant)
+        if name not in known:
+            known[name] = mutants_python.end_of(mutant)
+            if path is not None:
+                atomic_write(path, json.dumps(known))
+        progress(len(known), len(chosen), mutant.module)
+        if known[name] == "survived":
+            again = f"scripts/mutate --python --seed {given.seed} --count {given.count} --only"
+            print(f"survived: {name}; {again} {mutant.module}:{mutant.number}", flush=True)
+    ends = Counter(known[str(m)] for m in chosen)
+    print(", ".join(f"{count} {end}" for end, count in ends.items()))
+    if given.only is None and not given.dry:
+        names = ("killed", "equivalent", "survived")
+        rows = []
+        for module in mutants_python.MODULES:
+            own = Counter(known[str(m)] for m in chosen if m.module == module)
+            rows.append([f"`{module}`", sum(own.values()), *(own[end] for end in names)])
+        rows.append(["all", len(chosen), *(ends[end] for end in names)])
+        text = IN_PYTHON + (
+            f"of {len(chosen)} faults in the arithmetic (operators, comparisons, constants, ends of intervals; drawn"
+            f" evenly from its modules) {ends['killed']} make one of their module's tests fail, {ends['equivalent']}"
+            f" change no result for a reason that `tests/mutants_python.py` says, and {ends['survived']} survive."
+        )
+        caption = f"In Python, by `scripts/mutate --python --seed {given.seed} --count {given.count}`:"
+        keep_half(None, text, [Table(["module", "mutants", *names], rows, caption)])
+    return 1 if ends["survived"] else 0
+
+
+def number_of(mutant: mutants_python.Mutant) -> int:
+    """What mutants are sorted by."""
+    return mutant.number
 
 
 def main() -> int:
@@ -143,7 +211,9 @@ def main() -> int:
     parser.add_argument("--only", metavar="DESIGN:NUMBER", help="one mutant, by what a run with that count printed")
     parser.add_argument("--work", type=Path, metavar="DIR", help="where a campaign that was ended goes on")
     parser.add_argument("--dry", action="store_true", help="record nothing")
-    return verilog(parser.parse_args())
+    parser.add_argument("--python", action="store_true", help="the arithmetic's Python in place of Verilog")
+    given = parser.parse_args()
+    return python(given) if given.python else verilog(given)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,228 @@
+"""Faults planted in the arithmetic's Python, one at a time: operators, comparisons, constants, the ends of intervals.
+
+A mutant lives in a process of its own, in which an import hook compiles the changed syntax tree in the module's place;
+no file is written. It is killed where one of the tests that stand beside its module fails. What nothing but an error's
+condition or text reads gets no fault here: those have tests of their own.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: By module its file and the tests that have to fail, as arguments of pytest: quick ones, with the oracle among them.
+MODULES: dict[str, tuple[str, list[str]]] = {
+    "hwrnn.fixed": ("hwrnn/fixed.py", ["tests/test_fixed.py"]),
+    "hwrnn.golden": ("hwrnn/golden.py", ["tests/test_golden.py"]),
+    "hwrnn.activations": ("hwrnn/activations.py", ["tests/test_activations.py"]),
+    "hwrnn.c_golden": ("hwrnn/c_golden.py", ["tests/test_c_golden.py"]),
+    "hwrnn.c_integers": ("hwrnn/c_integers.py", ["tests/test_c_golden.py"]),
+    "hwrnn.onnx_numbers": ("hwrnn/onnx_numbers.py", ["tests/test_onnx_io.py"]),
+    "hwrnn.rtl.numbers": ("rtl/numbers.py", ["tests/test_numbers.py", "tests/test_activation_unit.py"]),
+}
+
+#: Faults that change no result, and why: module, the expression as it is and with the fault.
+EQUIVALENT: dict[tuple[str, str, str], str] = {}
+
+#: What takes an operator's place.
+OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Add,
+    ast.FloorDiv: ast.Mult,
+    ast.Div: ast.Mult,
+    ast.LShift: ast.RShift,
+    ast.RShift: ast.LShift,
+    ast.Pow: ast.Mult,
+    ast.BitAnd: ast.BitOr,
+    ast.BitOr: ast.BitAnd,
+    ast.BitXor: ast.BitOr,
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.And: ast.Or,
+    ast.Or: ast.And,
+}
+CALLS = {"min": "max", "max": "min", "minimum": "maximum", "maximum": "minimum", "floor": "ceil", "ceil": "floor"}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One fault.
+
+    Attributes:
+        module: that it stands in.
+        number: among those of the module, from 0.
+        line: of the file.
+        before, after: the smallest expression around it, as Python writes it.
+    """
+
+    module: str
+    number: int
+    line: int
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.number} (line {self.line}): {self.before} -> {self.after}"
+
+
+class Sites(ast.NodeVisitor):
+    """The places of a module where a fault can stand, in order: a node, and what changes it."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[ast.expr, Any]] = []
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        if node.name not in ("__repr__", "__str__"):
+            for child in node.body[bool(ast.get_docstring(node)) :]:
+                self.visit(child)
+            for child in [*node.args.defaults, *filter(None, node.args.kw_defaults)]:
+                self.visit(child)
+
+    def visit_Raise(self, node: ast.Raise) -> None:
+        pass
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
+        pass
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        if node.value is not None:
+            self.visit(node.value)
+
+    def visit_If(self, node: ast.If) -> None:
+        if not (len(node.body) == 1 and isinstance(node.body[0], ast.Raise)):
+            self.visit(node.test)
+        for child in [*node.body, *node.orelse]:
+            self.visit(child)
+
+    def visit_BinOp(self, node: ast.BinOp) -> None:
+        # Of text and of types an operator means something else.
+        words = (ast.JoinedStr, ast.Constant)
+        texts = any(isinstance(n, words) and type(getattr(n, "value", "")) in (str, type(None)) for n in ast.walk(node))
+        if type(node.op) in OPERATORS and not texts:
+            self.found.append((node, lambda n: setattr(n, "op", OPERATORS[type(n.op)]())))
+        self.generic_visit(node)
+
+    def visit_Compare(self, node: ast.Compare) -> None:
+        for k, op in enumerate(node.ops):
+            if type(op) in OPERATORS:
+                self.found.append((node, lambda n, k=k: n.ops.__setitem__(k, OPERATORS[type(n.ops[k])]())))
+        self.generic_visit(node)
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> None:
+        self.found.append((node, lambda n: setattr(n, "op", OPERATORS[type(n.op)]())))
+        self.generic_visit(node)
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> None:
+        if isinstance(node.op, ast.USub):
+            self.found.append((node, lambda n: setattr(n, "op", ast.UAdd())))
+        elif isinstance(node.op, ast.Not):
+            self.found.append((node, lambda n: setattr(n, "operand", ast.UnaryOp(ast.Not(), n.operand))))
+        self.generic_visit(node)
+
+    def visit_Constant(self, node: ast.Constant) -> None:
+        if type(node.value) in (int, float):
+            self.found.append((node, lambda n: setattr(n, "value", n.value + 1)))
+        elif type(node.value) is bool:
+            self.found.append((node, lambda n: setattr(n, "value", not n.value)))
+
+    def visit_Call(self, node: ast.Call) -> None:
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if name in CALLS:
+            field = "attr" if isinstance(node.func, ast.Attribute) else "id"
+            self.found.append((node, lambda n: setattr(n.func, field, CALLS[name])))
+        self.generic_visit(node)
+
+
+def source_of(module: str) -> str:
+    """A module's text."""
+    return (ROOT / MODULES[module][0]).read_text(encoding="utf-8")
+
+
+def sites(tree: ast.Module) -> list[tuple[ast.expr, Any]]:
+    """Where faults can stand."""
+    visitor = Sites()
+    for statement in tree.body:
+        names = [getattr(target, "id", "") for target in getattr(statement, "targets", [])]
+        if "__all__" not in names:
+            visitor.visit(statement)
+    return visitor.found
+
+
+def mutants(module: str) -> Iterator[Mutant]:
+    """All faults of a module."""
+    for number, (node, change) in enumerate(sites(ast.parse(source_of(module)))):
+        after = copy.deepcopy(node)
+        change(after)
+        yield Mutant(module, number, node.lineno, ast.unparse(node), ast.unparse(after))
+
+
+def changed(module: str, number: int) -> ast.Module:
+    """The module's syntax tree with one fault."""
+    tree = ast.parse(source_of(module))
+    node, change = sites(tree)[number]
+    change(node)
+    return ast.fix_missing_locations(tree)
+
+
+class Hook(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Brings a module with a fault in when it is imported."""
+
+    def __init__(self, module: str, number: int) -> None:
+        self.module, self.number = module, number
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> Any:
+        """The module's, with this object as its loader."""
+        if name != self.module:
+            return None
+        return importlib.util.spec_from_file_location(name, ROOT / MODULES[name][0], loader=self)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        """As Python does it."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the changed tree."""
+        code = compile(changed(self.module, self.number), str(ROOT / MODULES[self.module][0]), "exec")
+        exec(code, module.__dict__)
+
+
+def survives(module: str, number: int | None, seconds: float = 300) -> bool:
+    """Whether the module's tests pass with a fault of that number, None for none.
+
+    A fault that keeps them from ending is killed after ``seconds``.
+    """
+    options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:randomly", "-m", "not slow"]
+    planted = "" if number is None else f"sys.meta_path.insert(0, mutants_python.Hook({module!r}, {number})); "
+    code = f"import sys, pytest, mutants_python; {planted}sys.exit(pytest.main({[*options, *MODULES[module][1]]!r}))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, timeout=seconds, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
+
+
+def end_of(mutant: Mutant) -> str:
+    """``killed``, ``equivalent`` or ``survived``."""
+    if (mutant.module, mutant.before, mutant.after) in EQUIVALENT:
+        return "equivalent"
+    return "survived" if survives(mutant.module, mutant.number) else "killed"
