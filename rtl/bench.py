@@ -11,22 +11,17 @@ from typing import Any
 import numpy as np
 
 from hwrnn.golden import golden
-from hwrnn.quantization import QuantizedModel
 from hwrnn.rtl.axi import padded
 from hwrnn.rtl.bench_faults import fault_holes
+from hwrnn.rtl.bench_sequences import MANY
+from hwrnn.rtl.bench_trace import trace_holes, trace_text
 from hwrnn.rtl.load_frames import HELD, REASONS, frames_for
 from hwrnn.rtl.network import Network
 from hwrnn.rtl.rounds import Order, filled, order_of
 
-__all__ = ["bench_files", "check_file", "random_sequences"]
+__all__ = ["bench_files", "check_file"]
 
-_STEPS = (4, 1, 2, 1, 3, 1, 1, 2)  # of the sequences of a bench without samples
-_MOST = 16  # times as many, of a network that is quick enough:
-_CYCLES = 8_000  # that they may take in a row
 _SOME = 8  # sequences that also come one by one, and under every kind of stall
-_MANY = 16  # that also fill what is kept inside
-_TRIED = 16  # as many are tried as are taken
-_OF_CHANNELS = 4  # the most times of a network whose sequences take turns: there all of them come in every run
 # What the bench says of the cycles that it checks.
 _ONE = """\
 from the first input element of a sequence of T steps to its last output element, the network idle before
@@ -35,63 +30,6 @@ _SEVERAL = """\
 between two input vectors of a channel, without stalls, CHANNELS * CYCLES_PER_STEP, or as long as there is room
 //     behind the first layer, CHANNELS * FIRST_LAYER at least; and m_axis_tid with every element"""
 _LONG = 3  # steps that it takes to see a steady state
-
-
-def random_sequences(
-    model: QuantizedModel, cycles: int = 1, channels: int = 1, argmax: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """Raw inputs (N, T, inputs), the same in every run, and their lengths (N,).
-
-    They reach over the whole input format, over a half, a quarter and an eighth of it, which saturate less, or are its
-    ends. Behind the first ones stand those of many in which a wrong bit shows: the fewest inner values saturate, or two
-    outputs are nearly the same, where only their order is seen.
-
-    Args:
-        cycles: of a step; the fewer, the more sequences.
-        channels: that the sequences take turns in.
-        argmax: whether only the index of the largest output is seen.
-    """
-    times = min(max(_CYCLES // (sum(_STEPS) * cycles), 1), _MOST if channels == 1 else _OF_CHANNELS)
-    count, first = times * len(_STEPS), min(_MANY, times * len(_STEPS))
-    lengths = np.tile(_STEPS, times * _TRIED)
-    x = _pool(model, len(lengths))
-    if count == first:
-        return x[:count], lengths[:count]
-    live, margin = _seen(model, x[first:], lengths[first:])
-    order = [np.argsort(-live, kind="stable")]
-    if argmax:
-        order.append(np.argsort(margin, kind="stable"))
-    best = np.array(list(dict.fromkeys(np.stack(order, axis=1).ravel().tolist())))[: count - first] + first
-    chosen = np.concatenate([np.arange(first), best])
-    return x[chosen], lengths[chosen]
-
-
-def _pool(model: QuantizedModel, count: int) -> np.ndarray:
-    """Raw inputs (count, T, inputs) of five kinds in turn."""
-    form = model.input_format
-    rng = np.random.default_rng(0x5EED)
-    x = np.zeros((count, max(_STEPS), model.inputs), np.int64)
-    for n in range(count):
-        lo, hi = form.lo >> n % 5, form.hi >> n % 5
-        x[n] = rng.integers(lo, hi, x[n].shape, np.int64, endpoint=True)
-        if n % 5 == 4:
-            x[n] = np.where(x[n] < 0, form.lo, form.hi) if form.lo < 0 else form.hi * (x[n] % 2)
-    return x
-
-
-def _seen(model: QuantizedModel, x: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each sequence the share of inner values that stand at neither end of what their unit takes, and how far the
-    largest output of its last step is from the next one."""
-    result = golden(model, x, lengths, keep=True)
-    within = np.arange(x.shape[1]) < lengths[:, None]
-    shares = []
-    for values in result.values.values():
-        inside = (values != values.min((0, 1))) & (values != values.max((0, 1)))
-        steps = within if values.shape[1] == x.shape[1] else within[:, :1]
-        shares.append((inside.mean(2) * steps).sum(1) / steps.sum(1))
-    output = result.output[np.arange(len(x)), lengths - 1] if model.every_step else result.output
-    ordered = np.sort(output, axis=-1)
-    return np.mean(shares, 0), ordered[:, -1] - ordered[:, -2] if ordered.shape[1] > 1 else 0 * lengths
 
 
 def timed(x: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -113,8 +51,14 @@ def timed(x: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return result, np.array([*lengths.tolist(), *(len(w) for w in wanted)], np.int64)
 
 
-def bench_files(network: Network, name: str, version: str, x: np.ndarray, lengths: np.ndarray) -> dict[str, str]:
-    """The bench, its stimulus and the golden outputs, text by file name, from raw inputs (N, T, inputs)."""
+def bench_files(
+    network: Network, name: str, version: str, x: np.ndarray, lengths: np.ndarray, trace: int = 0
+) -> dict[str, str]:
+    """The bench, its stimulus and the golden outputs, text by file name, from raw inputs (N, T, inputs).
+
+    Args:
+        trace: cycles of random traffic that are recorded and played back.
+    """
     model, channels = network.model, network.channels
     x, lengths = timed(x, lengths)
     if channels > 1:
@@ -148,7 +92,7 @@ def bench_files(network: Network, name: str, version: str, x: np.ndarray, length
         "ELEMENTS": int(lengths.sum()) * model.inputs,
         "OUTPUTS": len(shown.ends) * network.outputs_per_vector,
         **part("SOME", _SOME),
-        **part("MANY", _MANY),
+        **part("MANY", MANY),
         "CHANNELS": channels,
         "TAG_BITS": tag,
         "TAG_WIRE": f"  wire [{tag - 1}:0] m_axis_tid;\n" if tag else "",
@@ -170,7 +114,9 @@ def bench_files(network: Network, name: str, version: str, x: np.ndarray, length
         "expected.hex": "".join(_hex(output, shown, bits[1])),
     }
     holes |= {f"LOAD_{hole}": "" for hole in ("SAYS", "WIRES", "PORTS", "TASK", "IDLE", "FIRST", "LATER")}
-    holes |= fault_holes(network)
+    holes |= fault_holes(network) | trace_holes(network, name, trace)
+    if trace:
+        files["trace.hex"] = trace_text(network, trace, x, lengths)
     if network.loadable:
         files["load.hex"], count = _load(network)
         holes |= {**_LOAD_HOLES, "LOAD_TASK": _filled("bench_load.v", {"LOAD_BYTES": count})}

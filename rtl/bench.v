@@ -6,7 +6,7 @@
 //     taken at all until nothing moves any more, and then emptied,
 //   - that valid, data and last hold until ready, and that nothing follows the last element,
 //   - that a reset, of one cycle or several, leaves nothing behind wherever it comes, and that no port moves during it,
-//   - cycles: @CYCLES@@LOAD_SAYS@@FAULT_SAYS@.
+//   - cycles: @CYCLES@@LOAD_SAYS@@FAULT_SAYS@@TRACE_SAYS@.
 // It ends with one line, PASS or FAIL with the reason, and $finish. It is plain Verilog-2001 with delays.
 /* verilator lint_off WIDTH */  // integers count and index
 module @NAME@_tb;
@@ -234,7 +234,7 @@ module @NAME@_tb;
         tick;
     end
   endtask
-@LOAD_TASK@@FAULT_TASK@
+@LOAD_TASK@@FAULT_TASK@@TRACE_TASK@
   initial begin
     aclk = 1'b0;@LOAD_IDLE@@FAULT_IDLE@
     s_axis_tdata = 0;
@@ -329,7 +329,7 @@ module @NAME@_tb;
         received = 0;
         run;
       end
-
+@TRACE_LATER@
     if (!failed)
       $display("PASS @NAME@: %0d output elements in %0d cycles; %0d cycles per step, latency %0d", checked, cycle,
         CYCLES_PER_STEP, LATENCY);

@@ -17,7 +17,9 @@ from hwrnn.files import replace_folder
 from hwrnn.model import check_input
 from hwrnn.quantization import QuantizedModel
 from hwrnn.rtl.balance import lanes_for
-from hwrnn.rtl.bench import bench_files, check_file, random_sequences
+from hwrnn.rtl.bench import bench_files, check_file
+from hwrnn.rtl.bench_sequences import random_sequences
+from hwrnn.rtl.bench_trace import check_trace
 from hwrnn.rtl.manifest import manifest_of, model_hash
 from hwrnn.rtl.names import plain_name
 from hwrnn.rtl.network import Network
@@ -46,6 +48,7 @@ def generate(
     weights: str = "auto",
     protect: str = "none",
     watchdog: int = 0,
+    trace: int = 0,
     tools: str | Sequence[str] = (),
     clock: float | None = None,
     samples: Any = None,
@@ -73,6 +76,10 @@ def generate(
             :class:`hwrnn.rtl.Network`; ``spram`` only with a target that has it.
         protect: check bits of weights and biases: ``none``, ``parity`` or ``secded``, likewise.
         watchdog: cycles of waiting at a port that are told; 0 for none.
+        trace: cycles of random traffic, with stalls of all lengths and short resets, that are simulated here and that
+            the bench plays back in the end, comparing every port in every cycle: it also finds what comes at another
+            time. They go to trace.hex, some thousand a second. Without samples there are then also sequences that show
+            each flipped bit of a weight or bias which some of thousands show. 0 for none.
         tools: vendors' tools that the folder gets projects for: some of ``vivado``, ``quartus``, ``radiant``. Each
             gets a script, the clock's constraint and memory files; see ``hwrnn.rtl.projects``.
         clock: MHz of that constraint; where None the target's goal, or a figure that suits the tool's own part.
@@ -104,7 +111,7 @@ def generate(
     if check_weights(weights) == "spram" and (part is None or not part.sprams):
         having = ", ".join(row.name for row in TARGETS.values() if row.sprams)
         raise UsageError(f"Weights must be 'spram' only for a target that has it ({having}), not for {target or 'any'}")
-    check_protect(protect), check_watchdog(watchdog)
+    check_protect(protect), check_watchdog(watchdog), check_trace(trace, weights)
     if weights == "spram" and isinstance(lanes, str):
         raise UsageError("Lanes must be given as a number beside weights 'spram', not as 'auto'")
     like = with_any_weights(model) if is_loadable(weights) else model
@@ -116,10 +123,12 @@ def generate(
     )
     emitted = emit(network, default_name(model) if name is None else name)
     if samples is None:
-        x, steps = random_sequences(model, network.cycles_per_step, network.channels, argmax)
+        x, steps = random_sequences(model, network.cycles_per_step, network.channels, argmax, thorough=trace > 0)
     manifest = manifest_of(emitted, lanes, part, chosen)
+    if trace:
+        manifest["trace_cycles"] = trace
     files = {f"{emitted.name}.v": _header(emitted, built) + emitted.text}
-    files |= bench_files(emitted.network, emitted.name, hwrnn.__version__, x, steps)
+    files |= bench_files(emitted.network, emitted.name, hwrnn.__version__, x, steps, trace)
     beside, manifest["c"] = _c_files(network, emitted.name)
     files |= beside
     more, manifest["projects"] = project_files(emitted.name, files[f"{emitted.name}.v"], projects, part, clock)

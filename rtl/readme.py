@@ -34,7 +34,7 @@ input element of a one-step sequence to its last output element (both exact whil
 | `{name}.v` | the design; top module `{name}` |
 | `{name}_tb.v` | a self-checking test bench |
 | `stimulus.hex`, `expected.hex` | {_words(manifest)} |
-{_load_file(manifest)}{_c_rows(manifest)}| `manifest.json` | everything on this page, and more, for programs |
+{_more_files(manifest)}{_c_rows(manifest)}| `manifest.json` | everything on this page, and more, for programs |
 | `verilator.vlt` | what `verilator --lint-only -Wall verilator.vlt {name}.v` may leave unsaid, and why |
 | `SHA256SUMS` | for `sha256sum --check` |
 {_project_files(manifest)}
@@ -118,10 +118,12 @@ def _counted_ports(manifest: dict[str, Any]) -> str:
     return "Four" if manifest["load"] else "Two"
 
 
-def _load_file(manifest: dict[str, Any]) -> str:
-    if not manifest["load"]:
-        return ""
-    return "| `load.hex` | the bench's frames of the load port: answer to the frame, `tlast`, byte |\n"
+def _more_files(manifest: dict[str, Any]) -> str:
+    cycles = manifest.get("trace_cycles", 0)
+    rows = f"| `trace.hex` | all ports in {cycles:,} cycles of simulated traffic, for the bench |\n" if cycles else ""
+    if manifest["load"]:
+        rows += "| `load.hex` | the bench's frames of the load port: answer to the frame, `tlast`, byte |\n"
+    return rows
 
 
 _LOAD_ROWS = """\

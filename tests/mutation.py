@@ -30,8 +30,10 @@ DESIGNS = {
     "channels": (dict(cell="ligru", inputs=2, units=2, outputs=2, bits=4), dict(lanes=2, channels=2)),
 }
 #: How a mutant ends.
-ENDS = ("wrong value", "handshake", "cycles", "time-out", "equal", "undecided", "different")
-KILLED = ENDS[:4]
+ENDS = ("wrong value", "handshake", "cycles", "time-out", "trace", "equal", "undecided", "different")
+KILLED = ENDS[:5]
+#: Cycles of their benches' traces.
+TRACE = 20_000
 #: Seconds after which a simulation is ended; the longest of the designs takes one.
 LIMIT = 60
 _TOGETHER = 12  # survivors that one process makes ready for their proofs
@@ -42,6 +44,7 @@ _UNSAID = re.compile(r" -port RD_(EN|CLK|ARST|SRST) ")
 _FLAT = """hierarchy -check -top {top}
 proc -norom
 flatten
+setundef -init -zero
 opt_clean
 memory -nomap
 memory_map
@@ -110,12 +113,12 @@ class Result:
     said: str
 
 
-def generated(name: str, folder: Path) -> Path:
+def generated(name: str, folder: Path, trace: int = TRACE) -> Path:
     """A design's folder as ``generate`` writes it."""
     model, options = DESIGNS[name]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        generate(network_of(**model)[0], folder, name=name, **options)
+        generate(network_of(**model)[0], folder, name=name, trace=trace, **options)
     return folder
 
 
@@ -273,7 +276,6 @@ class Mutated:
             tell(result)
             yield result
 
-
     def dormant(self, mutants: Sequence[Mutant], seconds: float) -> set[Mutant]:
         """Those that are proved never to change the bit that they stand at, whatever the inputs are.
 
@@ -346,6 +348,7 @@ WAYS = {
     "no transfer for too long": "time-out",
     r"output element \d+ is|m_axis_tid is wrong": "wrong value",
     r"takes? \d+ cycles": "cycles",
+    "of trace.hex": "trace",
     "": "handshake",
 }
 

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hwrnn.errors import UsageError
 from hwrnn.golden import golden
 from hwrnn.rtl import generate
 from hwrnn.rtl.bench import timed
+from hwrnn.rtl.bench_sequences import random_sequences
 from hwrnn.sim.verilog import run_bench
 
 icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="iverilog is not installed")
@@ -90,6 +92,79 @@ def test_a_planted_fault_fails(fault, gru, tmp_path):
     assert verdict.startswith("FAIL gru: ") and reason in verdict
 
 
+def later(text):
+    """Once the output has waited for 77 cycles, the input is refused for one: what is transferred stays the same."""
+    waits = "m_axis_tvalid & ~m_axis_tready ? waited + 7'd1 : 7'd0"
+    more = f"reg [6:0] waited = 0;\n  always @(posedge aclk) waited <= {waits};\n  "
+    return re.sub(r"assign s_axis_tready = (.*);", rf"{more}assign s_axis_tready = (\1) & waited != 7'd77;", text)
+
+
+@icarus
+def test_only_a_trace_finds_what_comes_later(gru, tmp_path):
+    model = network_of(**GRU)[0]
+    verilog = (gru / "gru.v").read_text()
+    for trace, reason in ((0, None), (2_500, "of trace.hex says")):
+        folder = tmp_path / str(trace)
+        manifest = generate(model, folder, lanes=4, name="gru", trace=trace)
+        assert (folder / "gru.v").read_text() == verilog  # it is the bench's alone
+        assert manifest.get("trace_cycles", 0) == trace == len(lines_of(folder / "trace.hex"))
+        assert run_bench(folder, "icarus").startswith("PASS gru: ")
+        (folder / "gru.v").write_text(later(verilog))
+        verdict = run_bench(folder, "icarus")
+        assert verdict.startswith("PASS gru: ") if reason is None else reason in verdict
+
+
+def lines_of(file):
+    return file.read_text().split() if file.exists() else []
+
+
+@icarus
+def test_a_trace_that_is_changed_or_missing_fails(tmp_path):
+    generate(network_of(**GRU)[0], tmp_path / "out", lanes=4, name="n", trace=400)
+    lines = lines_of(tmp_path / "out" / "trace.hex")
+    missing, wrong = lines[:-1], [*lines[:-1], "0"]
+    for changed, reason in ((missing, "trace.hex is not in this folder"), (wrong, "line 400 of trace.hex")):
+        (tmp_path / "out" / "trace.hex").write_text("\n".join(changed))
+        assert run_bench(tmp_path / "out", "icarus").startswith("FAIL n: " + reason)
+
+
+@icarus
+@pytest.mark.parametrize("options", [
+    dict(weights="loadable", protect="parity"), dict(channels=2, watchdog=20), dict(samples=True),
+], ids=["loadable", "channels", "samples"])  # fmt: skip
+def test_a_trace_beside_other_options(options, tmp_path):
+    model, x, lengths = network_of("lstm", 2, 3, every_step=True)
+    if options.pop("samples", False):
+        options = dict(samples=x, lengths=lengths)
+    generate(model, tmp_path / "out", lanes=4, name="n", trace=1_000, **options)
+    assert run_bench(tmp_path / "out", "icarus").startswith("PASS n: ")
+
+
+def test_a_trace_is_a_number_of_cycles_of_a_network_with_weights(tmp_path):
+    model = network_of(**GRU)[0]
+    for trace in (-1, 1_000_001, True, 1.5, "10"):
+        words = f"Trace must be a whole number of cycles from 1 to 1000000, or 0 for none, not {trace!r}"
+        with pytest.raises(UsageError, match=f"^{re.escape(words)}$"):
+            generate(model, tmp_path / "out", trace=trace)
+    with pytest.raises(UsageError, match=r"^Trace must be 0 beside weights 'spram', which are not there at first,"):
+        generate(model, tmp_path / "out", trace=5, weights="spram", target="up5k", lanes=4)
+    assert not (tmp_path / "out").exists()
+
+
+def test_sequences_saturate_outputs_and_show_flipped_bits():
+    """What one of thousands of random sequences does, the bench's few do."""
+    model = network_of("gru", 2, 3, 2, bits=4)[0]
+    form = model.stack[-1].formats.values["y"]
+    few, thorough = (random_sequences(model, 22, thorough=thorough) for thorough in (False, True))
+    assert golden(model, *few).output.max() == form.hi
+    assert np.array_equal(thorough[0][: len(few[0])], few[0]) and len(few[0]) < len(thorough[0]) < 1.1 * len(few[0])
+    layer = model.layers[0]
+    bias = {**layer.biases, "r": layer.biases["r"] ^ np.array([0, 1, 0])}
+    wrong = replace(model, layers=(replace(layer, biases=bias),))
+    seen = [bool((golden(wrong, *given).output != golden(model, *given).output).any()) for given in (few, thorough)]
+    assert seen == [False, True]
+
+
 @icarus
 def test_the_readme_tells_how_to_run_icarus(gru, tmp_path):
     commands = re.findall(r"^    (.*)$", (gru / "README.md").read_text(), re.MULTILINE)
@@ -119,7 +194,7 @@ def test_the_readme_tells_how_to_run_verilator(gru, tmp_path):
 )
 def test_the_bench_judges_in_verilator(options, tmp_path):
     argmax = options.pop("argmax", False)
-    generate(network_of("lstm", 2, 4, **options)[0], tmp_path / "out", lanes=3, name="n", argmax=argmax)
+    generate(network_of("lstm", 2, 4, **options)[0], tmp_path / "out", lanes=3, name="n", argmax=argmax, trace=500)
     assert run_bench(tmp_path / "out", "verilator").startswith("PASS n: ")
     if argmax:
         return  # a build takes most of the time

@@ -8,6 +8,8 @@ import pytest
 pytest.importorskip("pyosys")
 from mutation import DESIGNS, KILLED, Mutated, generated, judged
 
+TRACE = 3_000  # cycles, of quick tests
+
 icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="iverilog is not installed")
 
 
@@ -15,7 +17,7 @@ icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="iverilog i
 def argmax(tmp_path_factory):
     """A network with a head and the index of its largest output, and faults of it."""
     folder = tmp_path_factory.mktemp("mutants")
-    return Mutated(generated("argmax", folder / "argmax"), folder / "work", 20, 4, seed=2)
+    return Mutated(generated("argmax", folder / "argmax", TRACE), folder / "work", 20, 4, seed=2)
 
 
 @icarus
@@ -69,6 +71,7 @@ def test_each_word_of_the_bench_tells_how():
         "output element 3 is 01, expected 02": "wrong value",
         "a sequence of 3 steps takes 5 cycles, expected 6": "cycles",
         "all sequences take 5 cycles, expected 6": "cycles",
+        "line 7 of trace.hex says 1 and 0fa of the outputs, not 0 and 0fb": "trace",
         "no transfer for too long (cycle 3, input element 1, output element 2, stalls 0 and 0)": "time-out",
         "m_axis_tid is wrong (cycle 3, input element 1, output element 2, stalls 0 and 0)": "wrong value",
         "m_axis_tlast is wrong (cycle 3, input element 1, output element 2, stalls 0 and 0)": "handshake",
@@ -79,7 +82,7 @@ def test_each_word_of_the_bench_tells_how():
 
 
 def test_faults_are_the_same_in_every_run(argmax, tmp_path):
-    again = Mutated(generated("argmax", tmp_path / "argmax"), tmp_path / "work", 20, 4, seed=2)
+    again = Mutated(generated("argmax", tmp_path / "argmax", TRACE), tmp_path / "work", 20, 4, seed=2)
     assert again.mutants == argmax.mutants
     assert {m.kind for m in again.mutants} >= {"inv", "const0", "const1", "content"}
     assert all(re.match(r"-module argmax\S* |argmax\S* \w+\[\d+\] \d+$", m.where) for m in again.mutants)

@@ -38,6 +38,10 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--watchdog", type=whole, default=0, metavar="CYCLES", help="tell when a port has waited so long (default: no)"
     )
+    parser.add_argument(
+        "--trace", type=whole, default=0, metavar="CYCLES",
+        help="the bench also compares all ports in so many cycles of simulated traffic (default: no)",
+    )  # fmt: skip
     parser.add_argument("--argmax", action="store_true", help="return the class instead of the scores")
     parser.add_argument("--name", help="of the Verilog module")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="the folder")
@@ -52,7 +56,7 @@ def run(given: Any) -> int:
     more = {} if given.name is None else {"name": given.name}
     manifest = generate(
         model, given.output, lanes=given.lanes, argmax=given.argmax, channels=given.channels, target=given.target,
-        weights=given.weights, protect=given.protect, watchdog=given.watchdog, tools=given.tools,
+        weights=given.weights, protect=given.protect, watchdog=given.watchdog, trace=given.trace, tools=given.tools,
         clock=given.clock, **more,
     )  # fmt: skip
     if given.json:
