@@ -258,7 +258,9 @@ class Mutated:
             source = [f"mutate -mode {mutant.kind} {mutant.where}"]
             read = ["read_rtlil prepared.il", *source]
             if mutant.kind == "content":
-                read = [f"read_verilog {self.alone(mutant)}.v"]
+                text = flipped_memory((self.work / "prepared.il").read_text(), mutant.where)
+                (self.work / f"mutant_{mutant.number}.il").write_text(text)
+                read = [f"read_rtlil mutant_{mutant.number}.il"]
             script += ["design -reset", *read, _FLAT.format(top=self.name, name=f"flat_{mutant.number}")]
         self._yosys("flat", script, f"flat_{mutants[-1].number}.il")
         gold = (self.work / "flat.il").read_text()
@@ -341,6 +343,19 @@ def flipped(text: str, where: str, flip: str) -> str:
     if count != 1:
         raise ValueError(f"{word} must stand once in {module}, not {count} times")
     return text[:begin] + result + text[end:]
+
+
+def flipped_memory(text: str, where: str) -> str:
+    """The same of a netlist in RTLIL, so that all names stay: a proof goes by them."""
+    module, word, bit = where.split()
+    name, _, address = word.rstrip("]").partition("[")
+    begin = text.index(f"\nmodule \\{module}\n")
+    begin = text.index(f'parameter \\MEMID "\\\\{name}"\n', begin, text.index("\nend\n", begin))
+    cell = text[begin : text.index("\n  end\n", begin)]
+    width = int(re.search(r"parameter \\WIDTH (\d+)", cell)[1])
+    hit = re.search(r"parameter \\INIT \d+'([01x]+)", cell)
+    at = begin + hit.end() - 1 - (int(address) * width + int(bit))
+    return text[:at] + "10"[int(text[at])] + text[at + 1 :]
 
 
 #: How a mutant was killed, by the words of the bench.
