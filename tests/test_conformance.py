@@ -204,7 +204,7 @@ PLANTED = {
         recurrent, "OPERATORS", other_order("gru", (1, 0, 2)))),
     "biases ignored": ("RNN", {}, (recurrent, "_layer", no_parameters(4))),
     "peepholes ignored": ("LSTM", {"peepholes": True}, (recurrent, "_layer", no_parameters(5))),
-    "clip ignored": ("GRU", {"clip": 0.4}, (recurrent, "_clipped", lambda node, function, bound: function)),
+    "clip ignored": ("GRU", {"clip": 0.4}, (recurrent, "clipped", lambda function, bound: function)),
     "lengths ignored": ("GRU", {}, (recurrent, "lengths_of", lambda node, *given: node.optional(4) and None)),
     "initial states ignored": ("LSTM", {"initial_h": "constant"}, (
         recurrent, "initial_of", lambda node, net, k, *given: node.optional(k) and None)),

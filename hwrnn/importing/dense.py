@@ -266,7 +266,8 @@ def _arithmetic(node: Node, net: Interpreter, a: Value, b: Value, name: str) -> 
     elif right.vector.constant:
         if name == "Div" and (left.kind.kind != "f" or (right.offset == 0).any()):
             raise node.refused("divide floats by numbers that are not 0")
-        factor = 1 / right.offset if name == "Div" else right.offset
+        with np.errstate(over="ignore"):
+            factor = 1 / right.offset if name == "Div" else right.offset
         made = _scaled(node, net, left, View(right.axes, right.columns, right.scale, factor, right.kind))
     elif left.vector.constant and name == "Mul":
         made = _scaled(node, net, right, left)

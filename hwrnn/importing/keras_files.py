@@ -326,14 +326,7 @@ def _function(name: str) -> Nonlinearity:
     known = _FUNCTIONS.get(name)
     if known is None:
         raise _Fault(f"have an activation that hwrnn understands ({', '.join(_FUNCTIONS)}), not {name!r}")
-    return _named(known)
-
-
-def _named(name: str) -> Nonlinearity:
-    try:
-        return nonlinearity(name)
-    except ValueError as error:
-        raise _Fault(f"have an activation that hwrnn understands: {error}") from error
+    return nonlinearity(known)
 
 
 def _function_of_layer(kind: str, layer: Any) -> Nonlinearity:

@@ -262,8 +262,6 @@ def reshaped(node: Node, value: Value, target: Sequence[Any]) -> Value:
         found: list[Atom] = []
         left = size
         while isinstance(left, Size) or left != 1:
-            if not queue:
-                raise node.refused(f"have a shape that keeps batch, time and features apart, not {list(target)}")
             left = _part(node, queue, found, left, target)
         following = target[k + 1] if k + 1 < len(target) else 0
         while queue and _single(queue[0]) and (not found or isinstance(found[-1], Open)):

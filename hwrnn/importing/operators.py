@@ -127,8 +127,7 @@ class Interpreter:
 
     def _learn(self, roles: Mapping[str, tuple[str, Any]]) -> None:
         for axis, role in roles.items():
-            if axis in self._roles:
-                raise UsageError(f"Axis {axis} of the inputs must be one of batch, time and features, not two of them")
+            assert axis not in self._roles, f"Axis {axis} has a role, so no atom of its name is left to learn"
             self._roles[axis] = role
 
     def _interpret(self) -> None:

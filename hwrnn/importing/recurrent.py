@@ -167,20 +167,13 @@ def _cells(node: Node, name: str, count: int) -> list[Cell]:
     for chosen in functions:
         # ONNX Runtime bounds what enters the gates and the candidate, and not the cell state before the output.
         parts: dict[str, Any] = {
-            role: function if bound is None or role == "psi" else _clipped(node, function, bound)
+            role: function if bound is None or role == "psi" else clipped(function, bound)
             for role, function in zip(OPERATORS[name].functions, chosen, strict=True)
         }
         psi = parts.pop("psi", None)
         cell = CELLS[name](**parts)
         cells.append(cell if psi in (None, parts["phi"]) else replace(cell, psi=psi))
     return cells
-
-
-def _clipped(node: Node, function: Nonlinearity, bound: float) -> Nonlinearity:
-    try:
-        return clipped(function, bound)
-    except ValueError as error:
-        raise node.refused(f"have a clip that hwrnn can compute: {error}") from error
 
 
 def _functions(node: Node, kind: Recurrence, count: int) -> list[list[Nonlinearity]]:
