@@ -15,10 +15,13 @@ from hwrnn.importing.chains import Chain, agreeing, dense_of
 from hwrnn.importing.evaluation import Evaluation
 from hwrnn.importing.graph import Node, array_of, flattened
 from hwrnn.importing.imported import Imported
-from hwrnn.importing.operators import Interpreter
+from hwrnn.importing.layouts import as_view
+from hwrnn.importing.operands import operand_of
+from hwrnn.importing.operators import OPERATORS, Interpreter
 from hwrnn.importing.other_files import from_file
 from hwrnn.importing.shapes import Size
 from hwrnn.importing.tensors import tensor_array
+from hwrnn.importing.values import BATCH, Constant, Open, View
 
 HEAD = '<ir_version: 8, opset_import: ["": 17]> net (float[N,T,3] x) => (float y) {'
 BODY = FRONT + "y = GRU<hidden_size=5>(s, W, R, B) }"
@@ -52,11 +55,6 @@ def other_input(proto):
 
 def the_same_name(proto):
     proto.graph.node[1].output[0] = "s"
-
-
-def many_axes(proto):
-    for k in range(9):
-        proto.graph.input.append(helper.make_tensor_value_info(f"x{k}", TensorProto.FLOAT, [1] * 8))
 
 
 UNSOUND = {
@@ -127,6 +125,55 @@ def test_functions_of_another_operator_set():
     proto = parser.parse_model(f"{head} y = own.Double(x) }} {inside}")
     with pytest.raises(UsageError, match="Function 'Double' must use the operator set of its file, 17, not 16"):
         flattened(proto)
+
+
+def test_functions_that_do_not_fit_their_calls():
+    head = '<ir_version: 9, opset_import: ["": 17, "own": 1]> net (float[N,T,3] x) => (float y) {'
+    inside = '<opset_import: ["": 17], domain: "own"> Double (a) => (b) { b = Add(a, a) }'
+    proto = parser.parse_model(f"{head} y = own.Double(x, x) }} {inside}")
+    with pytest.raises(UsageError, match="Functions of the network must fit their calls: "):
+        flattened(proto)
+
+
+#: Nodes without an input or attribute that their operator set demands, which a checker misses: the set, the sentence.
+LACKING = {
+    "Expand": (17, ["x", ""], "have a shape"),
+    "Unsqueeze": (17, ["x", ""], "have axes"),
+    "Slice": (17, ["x", "", ""], "have starts and ends"),
+}
+
+
+@pytest.mark.parametrize("kind", LACKING)
+def test_what_a_node_lacks(kind):
+    opset, inputs, sentence = LACKING[kind]
+    node = Node(helper.make_node(kind, inputs, ["y"], name="n"), opset, [Constant(np.zeros(3)), None, None])
+    with pytest.raises(UsageError, match=rf"Node 'n' \({kind}\) must {sentence}"):
+        OPERATORS[kind](node, Interpreter(proto_of()))
+
+
+def test_numbers_that_hold_open_sizes():
+    with pytest.raises(ValueError, match="it computes with one of them"):
+        as_view(Constant(np.array([Size.of("n")], object)))
+
+
+def test_steps_without_an_axis():
+    """No operator loses the axis of the time: what takes it off takes one step."""
+    net = Interpreter(proto_of())
+    (source,) = net.sources.of(net.outputs["y"].columns)
+    columns, ones = source.channels, np.ones(5)
+    x = View(((), (Open(BATCH, net.sizes[BATCH]),), (5,)), columns, ones, 0 * ones, np.dtype(np.float32))
+    with pytest.raises(UsageError, match="must read steps along the time, or a single one"):
+        operand_of(Node(helper.make_node("GRU", ["x"], ["y"], name="n"), 17, [x]), net, False, 5)
+
+
+def test_a_network_of_endlessly_many_axes():
+    count = 64
+    nodes = " ".join(f"y{k} = MatMul(z{k}, square)" for k in range(count))
+    inputs = ", ".join(f"float[3] z{k}" for k in range(count))
+    proto = proto_of(f"{nodes} {BODY}", HEAD.replace("float[N,T,3] x", f"float[N,T,3] x, {inputs}"))
+    proto.graph.initializer.append(numpy_helper.from_array(matrix(3, 3), "square"))
+    with pytest.raises(UsageError, match="Inputs of the network must have less than 64 axes in all"):
+        Interpreter(proto)
 
 
 def test_sizes_that_may_divide_each_other():
@@ -215,6 +262,24 @@ def test_inputs_that_do_not_fit_what_the_file_fixes(tmp_path, monkeypatch):
     found = imported(tmp_path, CELL + "y = Gather<axis=0>(Y, three)", three=np.array(3))
     with pytest.raises(UsageError, match="Input must have more than 2 steps, to have step 3"):
         found.run({"x": X[:, :2]})
+
+
+def test_outputs_that_do_not_depend_on_the_sequences(tmp_path):
+    ends = "(float[N,T,3] x, float[5] z) => (float Y, float y)"
+    found = imported(tmp_path, CELL + "y = MatMul(z, square)", ends, square=matrix(5, 5))
+    with pytest.raises(UsageError, match="Output must keep the batch and the time among its axes, where there is more"):
+        found.run({"x": X, "z": X[0, 0, [0, 1, 2, 0, 1]]})
+    found = imported(tmp_path, CELL + "y = Relu(z)", ends)
+    with pytest.raises(UsageError, match="Input 'z' must be read by a recurrent node, which names its axes"):
+        found.run({"x": X, "z": X[0, 0, [0, 1, 2, 0, 1]]})
+
+
+def test_what_is_left_of_a_state_that_is_zero(tmp_path):
+    text = "Y = GRU<hidden_size=5>(s, W, R, B, , h) y = Softmax(h)"
+    known = {k: v for k, v in ONE.items()}
+    path = write(tmp_path / "n.onnx", FRONT + text, known, ends="(float[N,T,3] x, float[1,N,5] h) => (float y)")
+    with pytest.raises(UsageError, match="Output 'y' must depend on the network's input, to be a model's"):
+        _ = hwrnn.import_onnx(path, initial="zero").model
 
 
 def test_more_memory_than_there_is(tmp_path, monkeypatch):

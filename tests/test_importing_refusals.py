@@ -225,7 +225,7 @@ def test_values_that_break_a_handler_are_refused(tmp_path, monkeypatch):
 def test_a_file_cannot_ask_for_endless_work(tmp_path, monkeypatch):
     text = FRONT + "Y = GRU<hidden_size=5>(s, W, R, B) y = Expand(Y, huge)"
     path = write(tmp_path / "n.onnx", text, {**ONE, "huge": np.array([1, 2**24, 1, 1])}, ends=ANY)
-    with pytest.raises(UsageError, match="Network must take at most .* numbers to understand, not more"):
+    with pytest.raises(UsageError, match=r"Network must take at most .* numbers to understand, not more"):
         hwrnn.import_onnx(path)
     monkeypatch.setattr("hwrnn.importing.operators._MOST_VISITS", 3)
     with pytest.raises(UsageError, match="Network must be understood in 3 looks at its nodes, not in more"):

@@ -254,8 +254,9 @@ WHOLES |= {
     "sequences and steps of one number": (
         "(float[4,4,3] x)", STACK + "t = Transpose<perm=[1,0,2]>(q) y = Add(q, t)",
         "must compute with values whose batch, time and features lie alike along axis 0"),
-    "a vector normalised": (TWO_INPUTS.format("float[N]"), FRONT + CELL + "y = BatchNormalization(z, one_, one_, one_, one_)",
-                            "must have features along axis 1"),
+    "a vector normalised": (
+        TWO_INPUTS.format("float[N]"), FRONT + CELL + "y = BatchNormalization(z, one_, one_, one_, one_)",
+        "must have features along axis 1"),
     "truth values": ("(int32[N,T,3] x)", "c = Cast<to=9>(x) f = Cast<to=1>(c) y = GRU<hidden_size=5>(f, W, R, B)",
                      "must not turn computed numbers into truth values"),
     "a condition of two": (X3, FRONT + CELL + "y = If (no) <then_branch = a () => (float[N] r) { r = Identity(Y) }, "
@@ -283,7 +284,7 @@ WHOLES |= {
         "y = GRU<hidden_size=5>(s, W, R, B, , h)", "must have the batch along axis 1 of its initial states"),
     "open features": (TWO_INPUTS.format("float[N,F]"), FRONT + CELL + "y = ReduceMean<axes=[1]>(z)",
                       "Input 'z' must have a fixed number of features: export it with one"),
-    "turned by computed lengths": (LENS, FRONT + CELL + "q = Squeeze(Y, i1) more = Add(lens, i1) y = ReverseSequence(q, more)",
+    "turned by computed lengths": (LENS, STACK + "more = Add(lens, i1) y = ReverseSequence(q, more)",
                                    "must turn whole sequences, or by lengths that are an input of the network"),
 }  # fmt: skip
 CONSTANTS |= {

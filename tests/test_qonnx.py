@@ -1,6 +1,7 @@
 """Quantized graphs: those of other tools are read as ONNX Runtime computes them, and their integers come out again."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -246,6 +247,40 @@ def test_facts_that_are_no_formats(formats, text, tmp_path):
 
 # -- Brevitas ----------------------------------------------------------------------------------------------------------
 FILES = Path(__file__).parent / "files"
+
+
+#: What is changed of its node (an attribute, or an input's numbers) and the sentence.
+ODD = {
+    "a coupled gate": (
+        {"cifg": 1}, {}, "have a forget gate of its own (cifg 0), since Brevitas' coupled one is not 1 - i"),
+    "weights of another shape": (
+        {}, {3: lambda _: np.ones((2, 2), np.float32)},
+        "have weights (units, inputs) and (units, units) and biases (units,) for each gate"),
+    "two first states": ({}, {1: lambda h: np.arange(2 * h.shape[-1], dtype=np.float32).reshape(2, -1)},
+                         "start every sequence with one constant state"),
+    "a scale of 0": (
+        {}, {15: np.zeros_like}, "have one scale, zero point and number of bits and a known rounding for output"),
+    "a rounding": ({"cell_tanh_rounding_mode": "TULIP"}, {}, "and a known rounding for cell_tanh"),
+    "half a bit": ({}, {17: lambda bits: bits + 0.5}, "have whole numbers of bits and zero points for output"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_brevitas_does_not_write(name, tmp_path):
+    attributes, arrays, sentence = ODD[name]
+    proto = onnx.load(FILES / "brevitas_powers.onnx")
+    (node,) = [node for node in proto.graph.node if node.op_type == "QuantLSTMCell"]
+    for key, value in attributes.items():
+        for old in [a for a in node.attribute if a.name == key]:
+            node.attribute.remove(old)
+        node.attribute.append(helper.make_attribute(key, value))
+    for k, change in arrays.items():
+        given = [numpy_helper.to_array(t) for t in proto.graph.initializer if t.name == node.input[k]]
+        proto.graph.initializer.append(numpy_helper.from_array(np.asarray(change(*given or [None])), "odd"))
+        node.input[k] = "odd"
+    onnx.save(proto, tmp_path / "odd.onnx")
+    with pytest.raises(UsageError, match=re.escape(sentence)):
+        import_onnx(tmp_path / "odd.onnx")
 
 
 @pytest.mark.parametrize("name", ("powers", "defaults", "weights"))
