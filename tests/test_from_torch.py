@@ -268,7 +268,16 @@ def written():
             return self.fc(self.rnn(pack_padded_sequence(x, torch.tensor([6, 1, 3, 6]), batch_first=True))[1][0][-1])
 
         def computed_start(self, x):
-            return self.fc(self.rnn(x, x.sum())[0])
+            return self.fc(self.rnn(x, x)[0])
+
+        def axes_exchanged(self, x):
+            return self.rnn(self.rnn(x)[0].transpose(0, 1))[0]
+
+        def lengths_computed(self, x, lengths):
+            return self.fc(self.rnn(pack_padded_sequence(x, lengths + 1, batch_first=True))[1][0][-1])
+
+        def axes_lost(self, x):
+            return self.fc(self.rnn(x)[0]).permute(0, 1)
 
         def over_batch(self, x):
             _, (h, _) = self.rnn(x)
@@ -322,7 +331,7 @@ def test_forward_passes_that_people_write(way, options):
         ("mean_over_time", {}, "must use operations that hwrnn understands, not mean"),
         ("first_step", {}, r"must not take \[slice\(None, None, None\), 0\] of axes batch, time, feature"),
         ("reverse_first", {"two": True}, r"the last layer's states of all directions in order \(h_n\[0\], h_n\[1\]\)"),
-        ("batch_normalised_steps", {}, "must apply BatchNorm1d to one vector of features for a sequence"),
+        ("batch_normalised_steps", {}, "apply BatchNorm1d to one vector of features for a sequence"),
         ("gelu", {}, "must use operations that hwrnn understands, not gelu"),
         ("random_start", {"make": "GRU"}, "not apply randn|understands, not randn"),
         ("branching", {}, "must be one that torch.fx can trace"),
@@ -333,10 +342,14 @@ def test_forward_passes_that_people_write(way, options):
         ("behind_softmax", {}, "must end with its softmax"),
         ("states_of_all_layers", {"layers": 2}, "return outputs, not the states of several layers"),
         ("the_input", {}, "must return what comes from its last layer"),
-        ("own_lengths", {}, "must pack sequences by lengths that its forward pass is given"),
+        ("own_lengths", {}, "pack sequences by lengths that its forward pass is given, by a name with 'len' in it"),
         ("over_batch", {"two": True}, "must cat the last states along the features"),
         ("dense_of_states", {"layers": 2}, "must apply .* to the features of sequences or of their ends"),
         ("once_more", {}, "sequences with three axes, not 2"),
+        ("computed_start", {"make": "GRU"}, "start its recurrent module at zero, or at constants"),
+        ("axes_exchanged", {"make": "GRU"}, "give GRU axes of batch, time, feature, not time, batch, feature of all"),
+        ("lengths_computed", {}, "must not apply add to lengths"),
+        ("axes_lost", {}, "must return axes of batch, feature, time, not batch, time"),
     ],
 )
 def test_forward_passes_that_are_not_understood_are_refused_by_name(way, options, text):
@@ -464,6 +477,43 @@ def test_mistakes_are_told():
     ]:
         with pytest.raises(UsageError, match=text):
             make()
+
+
+def test_modules_that_no_row_of_layers_has():
+    import torch
+    from torch import nn
+
+    class Cell(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = nn.GRUCell(3, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.cell(x)
+
+    class Projected(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.LSTM(3, 5, proj_size=2, batch_first=True)
+            self.h, self.c = nn.Parameter(torch.ones(1, 1, 2)), nn.Parameter(torch.ones(1, 1, 5))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.rnn(x, (self.h, self.c))[0]
+
+    with pytest.raises(UsageError, match="must use GRUCell outside a loop of its own, as RNN, GRU or LSTM do"):
+        from_torch(Cell())
+    with pytest.raises(UsageError, match="Initial states must be zero for a module with proj_size, not given"):
+        from_torch(Projected())
+
+
+def test_an_old_torch_reads_no_files(tmp_path, monkeypatch):
+    import torch
+
+    from hwrnn.importing.other_files import from_file
+
+    monkeypatch.setattr(torch, "__version__", "2.5.1+cpu")
+    with pytest.raises(UsageError, match=r"Module 'torch' must be 2\.6 or newer to read files safely, not 2\.5\.1"):
+        from_file(str(tmp_path / "w.pt"))
 
 
 def test_a_module_that_computes_something_else_is_refused():

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from hwrnn.errors import UsageError
-from hwrnn.importing.keras_files import from_keras
+from hwrnn.importing.keras_archives import check_archive
+from hwrnn.importing.keras_files import _Reader, from_keras
 
 pytestmark = [pytest.mark.extras, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 X = np.random.default_rng(0).standard_normal((4, 6, 3)).astype(np.float32)
@@ -129,10 +130,14 @@ REFUSED = {
     "conv": (lambda L: [L.Conv1D(4, 3), L.LSTM(4)], "must be of a kind that hwrnn understands .*, not Conv1D"),
     "merge": (lambda L: [L.Bidirectional(L.LSTM(4), merge_mode="sum")], "must have merge_mode 'concat', not 'sum'"),
     "gelu": (lambda L: [L.LSTM(4, activation="gelu")], "must have an activation that hwrnn understands .*, not 'gelu'"),
-    "sequences": (lambda L: [L.GRU(4, go_backwards=True, return_sequences=True)], "must not return sequences from the"),
+    "sequences": (lambda L: [L.GRU(4, go_backwards=True, return_sequences=True)],
+                  "not return sequences from the last step to the first: go_backwards comes with one output"),
+    "both-backwards": (lambda L: [L.Bidirectional(L.GRU(4, go_backwards=True), backward_layer=L.GRU(4))],
+                       "have a forward layer that goes forwards and a backward layer that goes backwards"),
     "layer-norm": (lambda L: [L.LSTM(4), L.LayerNormalization()], "not LayerNormalization"),
     "no-recurrence": (lambda L: [L.Dense(4)], "must have a recurrent layer, not none"),
-    "threshold": (lambda L: [L.LSTM(4), L.ReLU(threshold=0.5)], "must be a ReLU without threshold"),
+    "threshold": (lambda L: [L.LSTM(4), L.ReLU(threshold=0.5)],
+                  "be a ReLU without threshold and up to 1, 6 or without end, not up to None from 0.5"),
     "behind-softmax": (lambda L: [L.LSTM(4), L.Softmax(), L.Dense(2)], "must not stand behind a softmax"),
     "mask-behind": (lambda L: [L.Dense(3), L.Masking(), L.LSTM(4)], "must be the first layer"),
     "softmax-of-steps": (lambda L: [L.LSTM(4, return_sequences=True), L.Softmax(axis=1)], "take its softmax over the"),
@@ -140,8 +145,9 @@ REFUSED = {
     "distributed": (lambda L: [L.TimeDistributed(L.LayerNormalization()), L.LSTM(4)], "not LayerNormalization"),
     "end-of-a-sequence": (lambda L: [L.LSTM(4), L.RepeatVector(3), L.LSTM(2)], "not RepeatVector"),
     "steep": (lambda L: [L.LSTM(4), L.LeakyReLU(negative_slope=1e9)], "have an activation that hwrnn understands: "),
-    "custom": (lambda L: [L.LSTM(4, activation=lambda x: x * 2)], "must have an activation of Keras by name"),
-}
+    "custom": (lambda L: [L.LSTM(4, activation=lambda x: x * 2)],
+               "have an activation of Keras by name, not '<lambda>'"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -152,6 +158,20 @@ def test_what_is_not_understood_is_refused_by_layer_and_reason(keras, name):
         from_keras(network)
 
 
+def quantized(layer):
+    layer.build((None, 4))
+    layer.quantize("int8")
+    return layer
+
+
+def test_a_recurrent_layer_reads_a_sequence(keras):
+    """Keras itself lets no recurrent layer read the end of a sequence."""
+    reader = _Reader(None, "n")
+    reader.steps = "last"
+    with pytest.raises(UsageError, match="read a sequence, not the end of one"):
+        reader.layer(keras.layers.GRU(3))
+
+
 def test_branches_states_and_code_are_refused(keras):
     L = keras.layers
     given = L.Input((6, 3))
@@ -160,9 +180,16 @@ def test_branches_states_and_code_are_refused(keras):
         (keras.Model(given, L.Add()([L.GRU(3, return_sequences=True)(given), given])), "one row of layers"),
         (keras.Model(given, state), "one row of layers"),
         (keras.Model(given, L.GRU(3)(out, initial_state=state)), "one row of layers"),
-        (keras.Model(given, L.Dense(2)(out)), "must return its output alone"),
+        (keras.Model(given, L.Dense(2)(out)), "return its output alone \\(return_state=False\\)"),
         (keras.Sequential([L.Input(batch_shape=(2, 6, 3)), L.LSTM(4, stateful=True)]), "start every sequence anew"),
         (keras.Sequential([L.Input((6, 3)), L.BatchNormalization(axis=1), L.LSTM(4)]), "normalise features, not axis"),
+        (
+            keras.Sequential([
+                L.Input((6, 3)), L.Normalization(axis=(1, 2), mean=np.ones((6, 3)), variance=np.ones((6, 3))), L.LSTM(4)
+            ]),
+            "normalise features, not steps",
+        ),
+        (keras.Sequential([L.Input((6, 3)), L.LSTM(4), quantized(L.Dense(2))]), "have float weights, not quantized"),
     ]
 
     class Own(keras.Model):
@@ -232,6 +259,18 @@ def test_descriptions_of_something_else_are_refused(keras, name, tmp_path):
     with pytest.raises(UsageError, match=text) as error:
         from_keras(tmp_path / "n.keras")
     assert "\n" not in str(error.value)
+
+
+def test_archives_that_unpack_to_too_much(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "n.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", b" " * ((1 << 24) + 1))
+        archive.writestr("model.weights.h5", b"")
+    data = (tmp_path / "n.keras").read_bytes()
+    with pytest.raises(UsageError, match=r"File 'n\.keras' must have a description of at most 16 MiB"):
+        check_archive(data, "n.keras")
+    monkeypatch.setattr("hwrnn.importing.keras_archives._LARGEST", 1 << 24)
+    with pytest.raises(UsageError, match=r"File 'n\.keras' must unpack to at most 2 GiB"):
+        check_archive(data, "n.keras")
 
 
 def test_damaged_archives_and_weights_elsewhere_are_refused(keras, tmp_path):
