@@ -80,7 +80,9 @@ class Pairs:
         """Constants in a format: integers as narrow as they may be."""
         kind = next((k for width, k in _CONSTANTS if form.width <= width), None)
         if kind is None:
-            raise UsageError(f"Weights must have at most 32 bits for the form qdq, not {form.width}")
+            raise UsageError(
+                f"Weights and biases must have at most 32 bits for the form qdq, not {form.width}: use fewer bits"
+            )
         graph.initializers.append(helper.make_tensor(name, kind, raw.shape, raw.reshape(-1).tolist()))
         return graph.op("DequantizeLinear", Wire(name, kind), graph.constant(form.step, FLOAT), kind=FLOAT)
 

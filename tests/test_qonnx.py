@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from networks import network_of as small_network
 from onnx import TensorProto, helper, numpy_helper
 
 from hwrnn.cells import CELLS
@@ -16,7 +17,7 @@ from hwrnn.golden import golden
 from hwrnn.importing import import_onnx
 from hwrnn.model import build_model
 from hwrnn.onnx_standard import OPERATORS
-from hwrnn.qonnx import Quants, difference, exact, quantized_proto
+from hwrnn.qonnx import FORMS, Quants, difference, exact, quantized_proto
 from hwrnn.quantization import quantize
 
 RNG = np.random.default_rng(0)
@@ -195,6 +196,15 @@ def test_pairs_that_onnx_runtime_fuses_inside_a_scan():
     proto = quantized_proto(model, "qdq")
     assert "Scan" in {node.op_type for node in proto.graph.node}
     assert difference(model, proto, X, LENGTHS).outputs
+
+
+def test_models_that_a_form_does_not_hold():
+    for form in FORMS:
+        with pytest.raises(UsageError, match=f"Model must be quantized for the form {form}, not a float one: run"):
+            quantized_proto(build_model(2, 2, cell="gru", hidden=2), form)
+    told = "Weights and biases must have at most 32 bits for the form qdq, not .*: use fewer bits"
+    with pytest.raises(UsageError, match=told):
+        quantized_proto(small_network("gru", bits=32)[0], "qdq")
 
 
 def test_grids_that_are_no_powers_of_two_are_told(tmp_path):
