@@ -155,8 +155,6 @@ def rebuilt(text: str, fetch: Fetch) -> Model | QuantizedModel:
     coded = version == _ENCODER_VERSION or "encoder" in what
     common["encoder"] = _whole(what, "encoder", 1, len(layers) - 1) if coded else 0
     common["final_state"] = "final_state" in what and _get(what, "final_state", bool)
-    if common["encoder"] and not common["every_step"]:
-        raise Damaged("describe a decoder with an output at every step")
     fault = layers_fault(layers, head, common["every_step"], common["encoder"], common["final_state"])
     if fault is not None:
         raise Damaged(f"describe layers that fit together ({fault})")

@@ -417,6 +417,7 @@ DAMAGES = [
     (lambda w: w["layers"][1].update(initial={}), "describe 'initial' by list, not dict"),
     (lambda w: w.update(final_state=1), "describe 'final_state' by bool, not int"),
     (lambda w: w.update(every_step=True), r"describe layers that fit together \(Final state must be False"),
+    (lambda w: w.update(encoder=1), r"describe layers that fit together \(Encoder must be 0 for a network with one"),
 ]
 INTEGER_DAMAGES = [
     (lambda w: w["layers"][2]["values"]["h"].update(width=7), "describe an input format that is the output format"),
@@ -427,7 +428,18 @@ INTEGER_DAMAGES = [
 @pytest.mark.parametrize("case", range(len(DAMAGES) + len(INTEGER_DAMAGES)))
 def test_damaged_descriptions_are_refused(case, tmp_path):
     change, message = [*DAMAGES, *INTEGER_DAMAGES][case]
-    model = varied() if case < len(DAMAGES) else quantized(varied())[0]
+    assert_damage_is_refused(varied() if case < len(DAMAGES) else quantized(varied())[0], change, message, tmp_path)
+
+
+def test_damaged_formats_of_layers_side_by_side_are_refused(tmp_path):
+    model = quantized(build_model(3, None, cell="gru", hidden=3, bidirectional=True, every_step=True))[0]
+    message = "describe one format for what layers side by side read, and one for what they give"
+    for name in ("x", "h"):
+        change = lambda w, name=name: w["layers"][1]["values"][name].update(width=7)  # noqa: E731
+        assert_damage_is_refused(model, change, message, tmp_path)
+
+
+def assert_damage_is_refused(model, change, message, tmp_path):
     save(model, tmp_path / "m.onnx")
     proto = onnx.load(tmp_path / "m.onnx")
     what = json.loads(proto.metadata_props[0].value)

@@ -497,7 +497,7 @@ def in_layer(**values):
         (in_layer(units=2**40), "describe 'units' between 1 and 16777216, not 1099511627776"),
         (in_layer(units=2**24), "of shape .*16777216"),
         (in_layer(inputs=0), "describe 'inputs' between 1 and"),
-        (in_layer(clip=-1), "describe the clip of a cell as a positive number|Clip must be"),
+        (in_layer(clip=-1), "describe the clip of a cell as a positive number, not -1"),
         (in_layer(sigma={"name": "sigmoid2"}), "describe nonlinearity 'sigmoid2' by its knots"),
         (in_layer(sigma={"name": "s", "knots": ["1e999999999"]}), "as fractions, not '1e999999999'"),
         (in_layer(sigma={"name": "s", "knots": ["1/0"], "slopes": [], "intercepts": []}), "be as hwrnn wrote it"),
