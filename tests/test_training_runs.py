@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -123,8 +124,17 @@ def test_a_damaged_checkpoint_is_refused(damage: str, tmp_path: Path) -> None:
         train(model_for(data), data, epochs=1, checkpoint=path, resume=True)
 
 
-@pytest.mark.parametrize("where", [("generator", "state", "state"), ("best_loss",), ("losses", 0)])
-def test_a_checkpoint_with_a_number_beyond_its_range_is_refused(where: tuple[str | int, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (("generator", "state", "state"), 10**400), (("best_loss",), 10**400), (("losses", 0), 10**400),
+        (("losses", 0), math.inf), (("norms", 0), math.nan), (("losses",), []), (("losses",), [0.5, 0.4]),
+        (("updates",), 0),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_with_a_number_beyond_its_range_is_refused(
+    where: tuple[str | int, ...], value: Any, tmp_path: Path
+) -> None:
     data, path = clusters(), tmp_path / "run.npz"
     train(model_for(data), data, epochs=1, checkpoint=path)
     with np.load(path) as stored:
@@ -133,7 +143,7 @@ def test_a_checkpoint_with_a_number_beyond_its_range_is_refused(where: tuple[str
     part = about["state"]
     for key in where[:-1]:
         part = part[key]
-    part[where[-1]] = 10**400
+    part[where[-1]] = value
     arrays["about"] = np.array(json.dumps(about))
     np.savez(path, **arrays)
     with pytest.raises(UsageError, match="Checkpoint must be a whole file that training wrote"):
@@ -153,7 +163,7 @@ def test_a_checkpoint_with_a_number_beyond_its_range_is_refused(where: tuple[str
         ({"loss": "mse"}, "Loss must be cross_entropy for a classification, not 'mse'"),
         ({"loss": "hinge"}, "Loss must be one of"),
         ({"schedule": "linear"}, "Schedule must be one of cosine, constant, not 'linear'"),
-        ({"resume": True}, "heckpoint"),
+        ({"resume": True}, "Resume must come with the path of a checkpoint"),
         ({"rate": 1e30, "clip": None}, "rate"),
     ],
 )

@@ -94,7 +94,7 @@ def load_arrays(
             about = json.loads(str(stored["about"][()]))
             arrays = {key: stored[key] for key in due}
         if about["kind"] != kind:
-            raise ValueError(about["kind"])
+            raise ValueError
         state, found = dict(about["state"]), dict(about["identity"])
     except PermissionError as error:
         raise UsageError(f"Checkpoint must be readable, not {name!r}") from error

@@ -229,9 +229,9 @@ class Run:
         self.optimizer.steps, self.losses = int(state["updates"]), [float(v) for v in state["losses"]]
         self.norms = [float(v) for v in state["norms"]]
         if not 0 < len(self.losses) == len(self.norms) <= self.options.epochs or self.optimizer.steps < 1:
-            raise ValueError("a checkpoint is written after an epoch")
+            raise ValueError  # a checkpoint is written after an epoch
         if not all(map(math.isfinite, (*self.losses, *self.norms))):
-            raise ValueError("losses are finite")
+            raise ValueError
         self.rng.bit_generator.state = state["generator"]
         loss = math.inf if state["best_loss"] is None else float(state["best_loss"])
         self.best = Best(loss, int(state["best_epoch"]), checkpoint.best.copy(), best_formats)
