@@ -94,24 +94,29 @@ class Recorder:
         return None
 
     def caught(self, error: BaseException) -> None:
-        """An exception that a test expected."""
-        step = error.__traceback__
-        places = []
-        while step is not None:
-            place = site(step.tb_frame, step.tb_lineno)
-            places += [place] if place else []
-            step = step.tb_next
-        if places:
-            self.write(places[-1], str(error))
+        """An exception that a test expected, and what it was made from, whose words it may repeat."""
+        each: BaseException | None = error
+        while each is not None:
+            step = each.__traceback__
+            places = []
+            while step is not None:
+                place = site(step.tb_frame, step.tb_lineno)
+                places += [place] if place else []
+                step = step.tb_next
+            if places:
+                self.write(places[-1], str(each))
+            each = each.__cause__
 
 
 def watch(folder: Path) -> None:
     """Record from now on, in this process."""
+    from argparse import ArgumentTypeError
+
     from hwrnn.errors import Damaged, UsageError
     from hwrnn.rtl.tools import ToolError
 
     recorder = Recorder(folder)
-    for kind in (UsageError, Damaged, ToolError):
+    for kind in (UsageError, Damaged, ToolError, ArgumentTypeError):
 
         def init(self: BaseException, *args: Any, made: Any = kind.__init__, **options: Any) -> None:
             made(self, *args, **options)

@@ -44,3 +44,15 @@ def test_who_raised_is_found(tmp_path):
     line = json.loads(next(tmp_path.glob("*.jsonl")).read_text())
     assert line["test"] == "tests/test_messages.py" and line["text"] == str(caught.value)
     assert line["site"].startswith("hwrnn/fixed.py:")
+
+
+def test_what_an_error_was_made_from_is_found_too(tmp_path):
+    recorder = messages.Recorder(tmp_path)
+    with pytest.raises(RuntimeError, match="Tulips must be red") as caught:
+        try:
+            Format(0, 0)
+        except ValueError as error:
+            raise RuntimeError(f"Tulips must be red ({error})") from error
+    recorder.caught(caught.value)
+    (line,) = map(json.loads, next(tmp_path.glob("*.jsonl")).read_text().splitlines())
+    assert line["site"].startswith("hwrnn/fixed.py:") and line["text"].startswith("Format width")
