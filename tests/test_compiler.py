@@ -1,6 +1,7 @@
 """How compiled libraries are built, kept and found again."""
 
 import os
+import re
 import threading
 
 import pytest
@@ -92,6 +93,16 @@ def test_a_source_that_does_not_compile(cache, language):
     text, name = str(error.value), f"{language.name} compiler {compiler(language)[0]!r}"
     assert text.startswith(f"{name} must build the simulator, but fails (model{language.suffix}:1:")
     assert "nothing" in text and "\n" not in text
+    assert not list(cache.glob("*.so"))
+
+
+@LANGUAGES
+def test_a_compiler_for_another_machine(cache, monkeypatch, language):
+    monkeypatch.setattr("hwrnn.compiler.compiler", lambda language: ("true",))
+    monkeypatch.setattr("hwrnn.compiler._compiled", lambda *given: b"no library")
+    told = rf"^{re.escape(language.name)} compiler 'true' must make libraries that this Python can load, but does not$"
+    with pytest.raises(UsageError, match=told):
+        shared_library("test", str, (), key="", language=language, **WORDS)
     assert not list(cache.glob("*.so"))
 
 

@@ -274,6 +274,17 @@ def test_a_damaged_npz_never_surprises(folder, data):
         assert "\n" not in str(error)
 
 
+def test_a_file_that_may_not_be_read(folder, monkeypatch):
+    def refuse(*given):
+        raise PermissionError(13, "Permission denied")
+
+    (folder / "d.npz").touch()
+    monkeypatch.setattr("hwrnn.readers.open", refuse, raising=False)
+    assert told(lambda: load_dataset("d.npz")) == (
+        "Data file must be readable, and 'd.npz' is not (Permission denied)"
+    )
+
+
 def test_paths(folder):
     (folder / "sub.npz").mkdir()
     assert told(lambda: load_dataset("no.npz")) == "Data file must exist, and 'no.npz' does not"

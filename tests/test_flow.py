@@ -121,8 +121,19 @@ def test_the_pins_of_a_part_are_as_many_as_it_says(device: str, tmp_path: Path) 
 
 def test_a_conflict_in_the_log_is_an_error() -> None:
     check_log("Warning: something else\n")
-    with pytest.raises(ToolError, match=r"conflict.*: Warning: Driver-driver conflict for \\x between"):
+    told = r"^Yosys made a netlist with a conflict, which is wrong: Warning: Driver-driver conflict for \\x between"
+    with pytest.raises(ToolError, match=told):
         check_log("fine\nWarning: Driver-driver conflict for \\x between cell a and b\nfine")
+
+
+def test_a_folder_without_its_verilog(folder: Path, tmp_path: Path) -> None:
+    needs("xc7s15")
+    shutil.copytree(folder, tmp_path / "verilog")
+    name = json.loads((tmp_path / "verilog" / "manifest.json").read_text())["name"]
+    (tmp_path / "verilog" / f"{name}.v").unlink()
+    told = rf"^Folder must hold '{name}\.v' as its manifest\.json says, and .* does not$"
+    with pytest.raises(UsageError, match=told):
+        implement(tmp_path / "verilog", "xc7s15")
 
 
 def test_a_missing_tool_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

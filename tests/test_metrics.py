@@ -146,10 +146,10 @@ def test_evaluate_gives_the_metrics_of_the_task():
 
 def test_what_has_no_value_is_told():
     # Shapes that numpy would broadcast into a wrong answer.
-    due = "Predictions must have the targets' shape {}, none 0, not {}"
     for metric in (rmse, mae, mean_forecast_error, mean_directional_accuracy):
-        assert sentence(metric, np.zeros(3), np.zeros((3, 1))) == due.format((3, 1), (3,))
-        assert sentence(metric, np.zeros((0, 1)), np.zeros((0, 1))) == due.format((0, 1), (0, 1))
+        for shape, due in (((3,), (3, 1)), ((0, 1), (0, 1))):
+            told = f"Predictions must have the targets' shape {due}, none 0, not {shape}"
+            assert sentence(metric, np.zeros(shape), np.zeros(due)) == told
     assert sentence(mean_directional_accuracy, [1.0], [2.0]) == (
         "Series must have at least 2 values to change between, not 1: give the previous ones"
     )

@@ -26,7 +26,7 @@ from hwrnn.compiler import CPP, compiler_available
 from hwrnn.errors import MissingExtra, UsageError
 from hwrnn.frames import OVERHEAD, SYNC, Frame, Kind, encode
 from hwrnn.golden import golden
-from hwrnn.host import BoardClient, opened
+from hwrnn.host import BoardClient, LineError, opened
 from hwrnn.rtl import Network
 
 simulated = pytest.mark.skipif(not compiler_available(CPP), reason="there is no C++ compiler")
@@ -240,6 +240,29 @@ def test_nobody_there_is_one_sentence(says: bytes, small: Any) -> None:
     )
 
 
+def test_somebody_who_talks_without_frames_is_one_sentence() -> None:
+    with pytest.raises(UsageError, match=r"^Board on COM9 must answer in frames, and sends something else$"):
+        BoardClient(Silent(b"hello\r\n"), "COM9", timeout=0.1).request(Kind.IDENTIFY)
+
+
+@pytest.mark.parametrize(
+    "answers, told",
+    [
+        ([(Kind.OUTPUT, bytes(9))], "Board on the port must send vectors of 6 bytes, and did not"),
+        ([(Kind.DATA, bytes(7))], "Board on the port must send vectors of 6 bytes, and did not"),
+        ([], "must answer a sequence with 1 vectors, the last one marked as such, and did with 0"),
+        ([(Kind.OUTPUT, bytes(7))], "a sequence with 1 vectors, the last one marked as such, and did with 1"),
+    ],
+)
+def test_vectors_that_are_not_those_of_the_sequence(answers: Any, told: str, small: Any) -> None:
+    client = BoardClient(SimpleNamespace(timeout=1.0))
+    client.request = lambda kind, payload=b"": [  # type: ignore[method-assign]
+        *(Frame(each, client.tag, content) for each, content in answers), Frame(kind.answer, client.tag, b"")
+    ]  # fmt: skip
+    with pytest.raises(LineError, match=told):
+        client._sequence(np.zeros((2, small.model.inputs), np.int64), identity_of(small.network))
+
+
 def test_a_late_answer_to_an_earlier_request_is_skipped() -> None:
     class Late(Silent):
         def write(self, content: bytes) -> int:
@@ -281,7 +304,8 @@ def test_a_port_that_is_not_there(small: Any, files: Path, capsys: Any) -> None:
     line = ["run", str(files / "q.onnx"), "--data", str(files / "data.npz"), "--port", "no/such/port"]
     assert main(line) == 2
     told = capsys.readouterr().err
-    assert told.startswith("hwrnn: Port must be one that can be opened at 1000000 baud, not 'no/such/port' (")
+    assert told.startswith("hwrnn: ")
+    assert told[7:].startswith("Port must be one that can be opened at 1000000 baud, not 'no/such/port' (")
     assert len(told.splitlines()) == 1
 
 

@@ -12,25 +12,34 @@ from networks import network_of
 
 import hwrnn
 from hwrnn import forecasting, onnx_meta, readers, stability
-from hwrnn.activations import NONLINEARITIES
+from hwrnn.activations import NONLINEARITIES, Nonlinearity
+from hwrnn.c_integers import print_layer
+from hwrnn.c_reference import write_c
 from hwrnn.c_reference_numbers import c_type, type_for
 from hwrnn.c_source import Unprintable, smooth
-from hwrnn.cells import CELLS, LSTM, cell_named
+from hwrnn.cells import CELLS, LSTM, Cell, cell_named, phase
 from hwrnn.cli import main
+from hwrnn.commands.given import resumable
 from hwrnn.data import load_dataset
 from hwrnn.errors import Damaged, UsageError
+from hwrnn.fitting import fit
 from hwrnn.fixed import Format
+from hwrnn.formats import LayerFormats
 from hwrnn.frames import Frame, Kind
 from hwrnn.host import BoardClient
 from hwrnn.known_formats import honoured
 from hwrnn.model import build_model
-from hwrnn.rtl import placement
+from hwrnn.rtl import placement, synthesis
 from hwrnn.rtl.board import _identity, design_for
 from hwrnn.rtl.boards import BOARDS
+from hwrnn.rtl.network import Network
 from hwrnn.rtl.targets import TARGETS
 from hwrnn.rtl.timing import Timing
 from hwrnn.rtl.tools import ToolError
+from hwrnn.sim import cxxrtl
+from hwrnn.sim.stimuli import stimulus
 from hwrnn.training import evolution
+from hwrnn.training.c_printer import print_program
 from hwrnn.training.checkpoint import load_arrays, save_arrays
 from hwrnn.training.preparation import check_fits
 from hwrnn.training.trainer import finetune, finetune_searching
@@ -177,6 +186,7 @@ DESCRIPTIONS = {
     "describe 'f' as a nonlinearity of an input limited to a positive number": {
         "name": "f", "of": {"name": "relu"}, "limit": -1.0},
     "name a function of the catalogue that 'f' fits, not 'tulip'": LINE | {"segments": 1, "terms": 1, "fits": "tulip"},
+    "name a function of the catalogue that 'f' stands for, not 0": LINE | {"stands_for": 0},
     "describe the form of fit 'f' as ": LINE | {"segments": 1, "terms": 1, "fits": "", "form": "round"},
     "describe the bound of fit 'f' as a positive number, not -1.0": LINE | {"bound": -1.0},
     "describe the steepness of 'f' for each of its 1 pieces": LINE | {"steepness": []},
@@ -195,9 +205,69 @@ def test_numbers_that_are_not_finite():
         onnx_meta._finite(np.array([np.nan]), "W")
 
 
+@dataclass(frozen=True)
+class Own(Nonlinearity):
+    def value(self, x):
+        return x
+
+
+class Late(Cell):
+    """Its second phase reads the old state, which the first one has replaced."""
+
+    name = "late"
+    phases = (phase("first", n="x h"), phase("second", m="x"))
+    output = "y"
+
+    def first(self, a, s):
+        object.__setattr__(self, "old", s.h)
+        s.h = self.phi(a.n)
+
+    def second(self, a, s):
+        s.y = self.old + a.m
+
+
+class Unread(Cell):
+    """Stores a value that nothing reads."""
+
+    name = "unread"
+    phases = (phase("combine", h="x h"),)
+
+    def combine(self, a, s):
+        s.h = self.phi(a.h)
+        s.q = self.sigma(a.h)
+
+
+def test_cells_that_there_is_no_c_for(tmp_path):
+    values = {name: Format(8, 4) for name in ("x", "h", "y", "a.n", "a.m")}
+    with pytest.raises(Unprintable, match="it reads the old 'h' after storing a new one"):
+        print_layer(Late(), LayerFormats(values, {}, {"n": 8, "m": 8}, {}))
+    with pytest.raises(Unprintable, match="'own' has no counterpart in C"):
+        print_program(Unread(sigma=Own("own", None)), False)
+    model = network_of("gru")[0]
+    smooth = replace(model.layers[0].cell, phi=NONLINEARITIES["tanh"])
+    model = replace(model, layers=(replace(model.layers[0], cell=smooth),))
+    with pytest.raises(UsageError, match=r"does not \(layer 0: 'tanh' is not made of lines\)"):
+        write_c(model, tmp_path / "c", "net")
+
+
+def test_fits_of_what_grows():
+    class Steep(Own):
+        def value(self, x):
+            return 1000 * np.tanh(x)
+
+    with pytest.raises(ValueError, match="Segments must be more than 2 for a fit of steep"):
+        fit(Steep("steep", None), 2, 1, 2, "jumps")
+
+
 def test_wide_formats():
     with pytest.raises(UsageError, match=r"States must be proved within .* bits, not .* of 'h': lower the"):
         stability._widened(Format(8, 4), -1e30, 1e30, "'h'")
+    model = network_of("lstm")[0]
+    formats = model.layers[0].formats
+    formats = replace(formats, values={**formats.values, "c": Format(60, 40)})
+    wide = replace(model, layers=(replace(model.layers[0], formats=formats),))
+    with pytest.raises(UsageError, match="Stored values must have at most 54 bits to be saved, not 60 as 'c' has"):
+        hwrnn.save(wide, "m.onnx")
     with pytest.raises(Unprintable, match="bits"):
         c_type(0, 1 << 70)
     with pytest.raises(Unprintable, match="bits"):
@@ -247,6 +317,17 @@ def test_checkpoints_of_another_kind(tmp_path, monkeypatch):
         load_arrays(tmp_path / "c.npz", "gradient", due, {})
 
 
+def test_who_interrupts_a_run_is_told_how_it_goes_on(tmp_path):
+    path = str(tmp_path / "c.npz")
+    (tmp_path / "c.npz").touch()
+    told = re.escape(f"the same command with --resume goes on from {path!r}")
+    with pytest.raises(KeyboardInterrupt, match=told), resumable(types.SimpleNamespace(checkpoint=path)):
+        raise KeyboardInterrupt
+    for none in (None, tmp_path / "never.npz"):
+        with pytest.raises(KeyboardInterrupt, match=r"^$"), resumable(types.SimpleNamespace(checkpoint=none)):
+            raise KeyboardInterrupt
+
+
 def test_processes_that_end(monkeypatch):
     from concurrent.futures.process import BrokenProcessPool
 
@@ -265,6 +346,8 @@ def test_timings():
         Timing(tree=2)
     with pytest.raises(UsageError, match="Timing's product must be 1 beside a tree, not 2"):
         Timing(tree=True, product=2)
+    with pytest.raises(UsageError, match="Timing must have at most one of tree, packed and halves, not several"):
+        Timing(tree=True, halves=(4, 4))
 
 
 def test_networks_that_no_board_takes():
@@ -294,6 +377,30 @@ def test_a_placement_that_does_not_fit(monkeypatch, tmp_path):
     (tmp_path / "placement-1.log").touch()
     with pytest.raises(ToolError, match="nextpnr reported no clock rate"):
         placement.place(target, "n.json", tmp_path, [1], False, None)
+
+
+def test_synthesis_without_a_netlist(monkeypatch, tmp_path):
+    monkeypatch.setattr(synthesis, "run_all", lambda *given: [None])
+    (tmp_path / synthesis.SYNTHESIS_LOG).touch()
+    (tmp_path / "in.v").touch()
+    for content in ("", "[]", '{"modules": {"other": {}}}'):
+        (tmp_path / synthesis.NETLIST).write_text(content)
+        with pytest.raises(ToolError, match=f"Yosys wrote no netlist of top into {re.escape(synthesis.NETLIST)}"):
+            synthesis.synthesize(TARGETS["ecp5-25k-6"], "top", "in.v", tmp_path)
+
+
+def test_logic_that_does_not_settle():
+    """C++ says so where a second evaluation changes a value; here a stand-in for it says so."""
+
+    def run(model, settings, chunk):
+        settings._obj.unsettled = 1
+        return 1
+
+    model, x, lengths = network_of("rnn", lengths=(1,))
+    network = Network(model, 1)
+    given = stimulus(network, model.quantize_input(x), lengths)
+    with pytest.raises(RuntimeError, match="logic did not settle in one evaluation: it has a combinational loop"):
+        cxxrtl._run(types.SimpleNamespace(hwrnn_run=run), None, network, given, None)
 
 
 def test_boards_that_answer_oddly():

