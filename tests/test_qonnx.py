@@ -202,6 +202,8 @@ def test_models_that_a_form_does_not_hold():
     for form in FORMS:
         with pytest.raises(UsageError, match=f"Model must be quantized for the form {form}, not a float one: run"):
             quantized_proto(build_model(2, 2, cell="gru", hidden=2), form)
+    with pytest.raises(UsageError, match="Form must be one of qonnx, qonnx-standard, qdq, not 'tulip'"):
+        quantized_proto(small_network("gru")[0], "tulip")
     told = "Weights and biases must have at most 32 bits for the form qdq, not .*: use fewer bits"
     with pytest.raises(UsageError, match=told):
         quantized_proto(small_network("gru", bits=32)[0], "qdq")
