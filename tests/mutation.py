@@ -253,13 +253,16 @@ class Mutated:
         from equivalence import Undecidable, equivalent  # needs pyosys
 
         dormant = self.dormant(mutants, seconds / 4)
-        script = ["read_rtlil prepared.il", _FLAT.format(top=self.name, name="flat")]
+        # Of a register some bits of which are constant, Yosys takes their missing initial values for a contradiction.
+        text = (self.work / "prepared.il").read_text()
+        text = re.sub(r"(?<=attribute \\init )\d+'[01x]*[01][01x]*", lambda hit: hit[0].replace("x", "0"), text)
+        (self.work / "begun.il").write_text(text)
+        script = ["read_rtlil begun.il", _FLAT.format(top=self.name, name="flat")]
         for mutant in mutants:
             source = [f"mutate -mode {mutant.kind} {mutant.where}"]
-            read = ["read_rtlil prepared.il", *source]
+            read = ["read_rtlil begun.il", *source]
             if mutant.kind == "content":
-                text = flipped_memory((self.work / "prepared.il").read_text(), mutant.where)
-                (self.work / f"mutant_{mutant.number}.il").write_text(text)
+                (self.work / f"mutant_{mutant.number}.il").write_text(flipped_memory(text, mutant.where))
                 read = [f"read_rtlil mutant_{mutant.number}.il"]
             script += ["design -reset", *read, _FLAT.format(top=self.name, name=f"flat_{mutant.number}")]
         self._yosys("flat", script, f"flat_{mutants[-1].number}.il")

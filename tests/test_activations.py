@@ -17,6 +17,7 @@ from hwrnn.activations import (
     clip,
     clipped,
     nonlinearity,
+    plainly_named,
 )
 from hwrnn.certificates import certify
 from hwrnn.fitting import fitted
@@ -369,3 +370,8 @@ def test_a_planted_fault_breaks_a_fits_bound():
     wrong = replace(hardware, intercepts=tuple(b + Fraction(1, 8) for b in hardware.intercepts))
     x = np.arange(-1024, 1024) / 256
     assert np.abs(wrong.value(x) - function.value(x)).max() > hardware.bound + output.step / 2
+
+
+def test_a_name_may_be_a_hundred_characters_long():
+    name = "elu:1." + 94 * "0"
+    assert len(name) == 100 and plainly_named(name) is not None and plainly_named(f"{name}0") is None

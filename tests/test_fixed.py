@@ -237,6 +237,15 @@ def test_saturation_at_both_ends():
         assert a.to(form).raw.tolist() == expected
 
 
+def test_the_widest_format():
+    assert Format(128, 0).hi == 2**127 - 1
+
+
+def test_clipping_to_its_own_ends_is_free():
+    a = Fixed.of([3, -2], Format(8, 3))
+    assert a.clipped(a.lo, a.hi) is a and a.clipped(a.lo - 1, a.hi) is a and a.clipped(a.lo + 1, a.hi) is not a
+
+
 def test_the_narrowest_format():
     assert Fixed.of([0], Format(8, 3)).clipped(0, 0).format == Format(1, 3, False)
     assert (Fixed.of([0], Format(8, 3)) * Fixed.of([0], Format(8, 3))).format == Format(16, 6)
@@ -259,6 +268,15 @@ def test_functions_on_one_sided_intervals(name, lo, hi):
     expected = [oracle.function(name)(Fraction(n, 16)) for n in raw.tolist()]
     assert [value_of(result, k) for k in range(len(raw))] == expected
     assert result.raw.min() == result.lo and result.raw.max() == result.hi
+
+
+@pytest.mark.parametrize("slope", [Fraction(5, 8), Fraction(3, 8), Fraction(11, 16), Fraction(7)])
+def test_lines_of_several_powers(slope):
+    """Powers of two that are added and such that are subtracted, below a bound."""
+    below = PiecewiseLinear("", None, (Fraction(0),), (slope, Fraction(0)), (Fraction(0), Fraction(0)))
+    raw = np.arange(-20, 9)
+    result = Fixed(raw.astype(float), 3, -20, 8).apply(below)
+    assert [value_of(result, k) for k in range(len(raw))] == [min(slope * int(n) / 8, 0) for n in raw]
 
 
 def test_functions_bounded_above_only():
