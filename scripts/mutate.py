@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import mutants_python
-from mutation import DESIGNS, ENDS, KILLED, Mutant, Mutated, Result, generated
+from mutation import DESIGNS, ENDS, KILLED, TRACE, Mutant, Mutated, Result, generated
 from verification import FOLDER, Table, record
 
 from hwrnn.files import atomic_write
@@ -124,15 +124,17 @@ def keep(results: Sequence[Result], given: argparse.Namespace) -> None:
     text = (
         f"Yosys' `mutate` planted {len(results):,} faults, each by itself, in the emitted Verilog of {len(DESIGNS)}"
         " small networks: pins of cells inverted, stuck, or changed by another bit; one in eight is a flipped bit of a"
-        f" weight or bias. The generated test bench, run alone in Icarus, kills {killed:,}. Of the rest {ends['equal']}"
-        " are proved to show the same at every port, in every cycle, for all inputs and resets"
+        f" weight or bias. The generated test bench, run alone in Icarus, kills {killed:,}; it was made"
+        f" with `--trace {TRACE}`, and the trace, which comes last, finds {ends['trace']} of them, while `--trace` also"
+        f" adds sequences that show rare bits. Of the rest {ends['equal']} are proved to show the same at every port,"
+        " in every cycle, for all inputs and resets"
         f" ({proofs}), {ends['undecided']} ({100 * ends['undecided'] / len(results):.1f} %) are undecided, and"
         f" {ends['different']} are different. Not shown: faults of two places at once, and faults of other networks."
         " In the proofs the registers that read memories start at 0. A carry or a bit that Yosys' `opt` and `wreduce`"
         " remove gets no fault."
     )
     if left:
-        text += "\n\nUndecided: " + "; ".join(left) + "."
+        text += "\n\nUndecided (docs/decisions/034 says of each why it should change nothing): " + "; ".join(left) + "."
     tables = [
         Table(columns, [*designs, row("all", results)], "By network; the words behind *killed* say how:"),
         Table(["kind", *columns[1:]], by_kind, "By kind:"),

@@ -142,7 +142,9 @@ def equivalent(
         payload: ``valid`` compares the payload of a stream (``P_tvalid``, ``P_tready`` and all ``P_t*``, or
             ``P__valid`` and so on; without a ready ``NAME_valid`` and ``NAME``) where its valid is 1; ``always`` at
             every cycle.
-        resets: ``start`` resets in the first cycle and never again; ``any`` in the first and in any other one.
+        resets: ``start`` resets in the first cycle and never again; ``any`` in the first and in any other one; ``free``
+            leaves all inputs to themselves, the reset among them, compares all outputs in every cycle and begins with
+            the initial values: that is for a part of a design, whatever stands around it.
 
     Raises:
         Undecidable: different ports, or something that this module does not model.
@@ -310,11 +312,11 @@ def product(
     ports: Sequence[Port], starts: tuple[Mapping[str, set[str]], Mapping[str, set[str]]], payload: str, resets: str
 ) -> str:
     """The product machine's Verilog."""
-    if payload not in ("valid", "always") or resets not in ("start", "any"):
+    if payload not in ("valid", "always") or resets not in ("start", "any", "free"):
         raise ValueError(f"payload and resets must be known ones, not {payload!r} and {resets!r}")
     clock = next((p.name for p in ports if p.name in CLOCKS), "")
-    reset = next((p.name for p in ports if p.name in RESETS), "")
-    flows = streams(ports)
+    reset = next((p.name for p in ports if p.name in RESETS), "") if resets != "free" else ""
+    flows = streams(ports) if resets != "free" else {}
     offered = {
         valid: flow for valid, flow in flows.items() if flow[0] and next(p for p in ports if p.name == valid).input
     }

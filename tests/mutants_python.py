@@ -34,7 +34,7 @@ MODULES: dict[str, tuple[str, list[str]]] = {
     "hwrnn.rtl.numbers": ("rtl/numbers.py", ["tests/test_numbers.py", "tests/test_activation_unit.py"]),
 }
 
-#: Faults that change no result, and why: module, the line that they stand in, the expression as it is and with the fault.
+#: Faults that change no result, and why: module, the line they stand in, the expression as it is and with the fault.
 EQUIVALENT: dict[tuple[str, str, str, str], str] = {
     (
         "hwrnn.fixed", "return np.array(raw, np.int64 if self.hi < 2**63 else object).reshape(rounded.shape)",

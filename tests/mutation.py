@@ -151,6 +151,10 @@ class Mutated:
             ],
             "list.txt",
         )  # fmt: skip
+        # Of a register some bits of which are constant, Yosys takes their missing initial values for a contradiction.
+        text = (work / "prepared.il").read_text()
+        text = re.sub(r"(?<=attribute \\init )\d+'[01x]*[01][01x]*", lambda hit: hit[0].replace("x", "0"), text)
+        (work / "begun.il").write_text(text)
         lines = (work / "list.txt").read_text().splitlines()
         found = [re.fullmatch(r"mutate -mode (\w+) (.*?)(?: -wire .*| -src .*)?", line) for line in lines]
         planted = [(hit[1], hit[2]) for hit in found if hit is not None and not _UNSAID.search(f"{hit[2]} ")][:count]
@@ -253,16 +257,13 @@ class Mutated:
         from equivalence import Undecidable, equivalent  # needs pyosys
 
         dormant = self.dormant(mutants, seconds / 4)
-        # Of a register some bits of which are constant, Yosys takes their missing initial values for a contradiction.
-        text = (self.work / "prepared.il").read_text()
-        text = re.sub(r"(?<=attribute \\init )\d+'[01x]*[01][01x]*", lambda hit: hit[0].replace("x", "0"), text)
-        (self.work / "begun.il").write_text(text)
+        begun = (self.work / "begun.il").read_text()
         script = ["read_rtlil begun.il", _FLAT.format(top=self.name, name="flat")]
         for mutant in mutants:
             source = [f"mutate -mode {mutant.kind} {mutant.where}"]
             read = ["read_rtlil begun.il", *source]
             if mutant.kind == "content":
-                (self.work / f"mutant_{mutant.number}.il").write_text(flipped_memory(text, mutant.where))
+                (self.work / f"mutant_{mutant.number}.il").write_text(flipped_memory(begun, mutant.where))
                 read = [f"read_rtlil mutant_{mutant.number}.il"]
             script += ["design -reset", *read, _FLAT.format(top=self.name, name=f"flat_{mutant.number}")]
         self._yosys("flat", script, f"flat_{mutants[-1].number}.il")
@@ -272,6 +273,10 @@ class Mutated:
                 tell(Result(mutant, "equal", "never excited"))
                 yield Result(mutant, "equal", "never excited")
                 continue
+            if self.parted(mutant, seconds / 4):
+                tell(Result(mutant, "equal", "its module"))
+                yield Result(mutant, "equal", "its module")
+                continue
             gate = (self.work / f"flat_{mutant.number}.il").read_text()
             try:
                 verdict = equivalent(gold, gate, self.name, seconds=seconds, resets="any")
@@ -280,6 +285,39 @@ class Mutated:
                 result = Result(mutant, "undecided", str(why))
             tell(result)
             yield result
+
+    def parted(self, mutant: Mutant, seconds: float) -> bool:
+        """Whether its module, or one around that, is proved to do the same with the fault, whatever its inputs are.
+
+        A proof about a part holds for the whole, and its control is small.
+        """
+        from equivalence import Undecidable, equivalent  # needs pyosys
+
+        given = re.findall(r"-module (\S+)", mutant.where) or mutant.where.split()[:1]
+        parents = {
+            cell["type"]: name
+            for name, module in json.loads((self.work / "prepared.json").read_text())["modules"].items()
+            for cell in module["cells"].values()
+        }
+        chain = [given[0]]
+        while chain[-1] in parents:
+            chain.append(parents[chain[-1]])
+        for top in chain[:-2][:3]:
+            names = [f"part_{mutant.number}_gold", f"part_{mutant.number}_gate"]
+            source = f"read_rtlil mutant_{mutant.number}.il"
+            faulty = [source] if mutant.kind == "content" else [
+                "read_rtlil begun.il", f"mutate -mode {mutant.kind} {mutant.where}"
+            ]  # fmt: skip
+            script = ["read_rtlil begun.il", _FLAT.format(top=top, name=names[0]), "design -reset", *faulty]
+            self._yosys("part", [*script, _FLAT.format(top=top, name=names[1])], f"{names[1]}.il")
+            gold, gate = ((self.work / f"{name}.il").read_text() for name in names)
+            try:
+                verdict = equivalent(gold, gate, top, seconds=seconds, payload="always", resets="free")
+            except (Undecidable, AssertionError):
+                continue
+            if verdict.answer == "equal":
+                return True
+        return False
 
     def dormant(self, mutants: Sequence[Mutant], seconds: float) -> set[Mutant]:
         """Those that are proved never to change the bit that they stand at, whatever the inputs are.

@@ -375,3 +375,10 @@ def test_a_planted_fault_breaks_a_fits_bound():
 def test_a_name_may_be_a_hundred_characters_long():
     name = "elu:1." + 94 * "0"
     assert len(name) == 100 and plainly_named(name) is not None and plainly_named(f"{name}0") is None
+
+
+def test_where_functions_are_constant():
+    slopes, intercepts = [0, 1, 2, 0], [-2, 0, 0, 6]
+    bent = PiecewiseLinear("", None, *(tuple(map(Fraction, values)) for values in ([-2, 0, 3], slopes, intercepts)))
+    assert bent.flat_beyond == (-2.0, 3.0)
+    assert nonlinearity("relu").flat_beyond == (0.0, None)

@@ -9,6 +9,7 @@ from test_golden import ALL, extremes, quantized
 from hwrnn import c_golden
 from hwrnn.activations import NONLINEARITIES, nonlinearity
 from hwrnn.c_golden import number_for, printed
+from hwrnn.c_integers import CNumber, Writer
 from hwrnn.c_source import Unprintable
 from hwrnn.cells import CELLS
 from hwrnn.compiler import C, compiler_available
@@ -274,3 +275,10 @@ def test_a_nonlinearity_that_is_no_line_is_left_to_numpy():
     layer = replace(q.layers[0], cell=replace(q.layers[0].cell, phi=NONLINEARITIES["tanh"]))
     with pytest.raises(UsageError, match=r"^Model must fit the integers of C to run compiled, but layer 0 does not"):
         c_golden.compiled_layers(replace(q, layers=(layer,)), True)
+
+
+def test_clipped_intervals_in_c_are_tight():
+    number = CNumber(Writer().let("x", 8), 3, -8, 7)
+    for lo, hi in ((-4, 20), (-20, 3), (-2, 2), (-20, 20)):
+        result = number.clipped(lo, hi)
+        assert (result.lo, result.hi) == (max(-8, lo), min(7, hi))

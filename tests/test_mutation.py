@@ -64,6 +64,30 @@ def test_a_bench_that_compares_nothing_lets_faults_through(argmax, tmp_path):
     assert result.end == "different"
 
 
+PART = """module half(input aclk, input d, output reg [1:0] q, output reg [2:0] count);
+  initial begin q = 0; count = 0; end
+  always @(posedge aclk) begin q <= {q[0], d}; count <= count == 4 ? 0 : count + 1; end
+endmodule"""
+
+
+def test_a_part_is_compared_for_all_inputs():
+    """A register's bit that is never 1 makes no difference, one that depends on an input does."""
+    from equivalence import equivalent
+
+    for fault, answer in (("count[2:1] == 2 ?", "equal"), ("count[1:0] == 2 ?", "different")):
+        faulty = PART.replace("count == 4 ?", fault)
+        assert equivalent(PART, faulty, "half", seconds=20, payload="always", resets="free").answer == answer
+    faulty = PART.replace("{q[0], d}", "{q[0], q[1]}")
+    assert equivalent(PART, faulty, "half", seconds=20, payload="always", resets="free").answer == "different"
+
+
+@icarus
+def test_a_fault_that_is_killed_is_no_equivalent_of_its_module(argmax):
+    results = list(argmax.simulated(argmax.mutants))
+    killed = [r.mutant for r in results if r.end in KILLED and r.mutant.kind != "content"][:1]
+    assert not any(argmax.parted(mutant, 5) for mutant in killed)
+
+
 def test_each_word_of_the_bench_tells_how():
     """No reason that the bench gives is taken for another."""
     assert judged("")[0] == "time-out"
