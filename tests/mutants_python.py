@@ -59,6 +59,13 @@ EQUIVALENT: dict[tuple[str, str, str, str], str] = {
         "1", "2",
     ): "which of two constants of the same text has a number in its name",
     ("hwrnn.onnx_numbers", "self._count += 1", "1", "2"): "the numbers in names",
+    ("hwrnn.onnx_numbers", 'return self._op("Add", other, swap=True)', "True", "False"): "a sum is the same either way",
+    ("hwrnn.rtl.numbers", "self._counts[kind] = self._counts.get(kind, 0) + 1", "1", "2"): "the numbers in names",
+    (
+        "hwrnn.rtl.numbers", "parts.append(Const(0) if sign == 0 else part if sign > 0 else -part)",
+        "sign > 0", "sign >= 0",
+    ): "0 is told apart before",
+    ("hwrnn.c_integers", "return self.parameter(0)", "0", "1"): "the place of the table is put there later",
 }
 #: A class whose objects nobody changes: that they can't be is no arithmetic.
 FROZEN = "@dataclass(frozen=True)"

@@ -648,3 +648,12 @@ def test_what_has_no_certificate(tmp_path, monkeypatch):
         certificate_table("tanh", 17)
     with pytest.raises(UsageError, match="Leaky slope must be"):
         certificate_table("leaky_relu:99")
+
+
+def test_a_constant_of_a_body_stands_in_it():
+    graph = Graph()
+    with graph.body() as nodes:
+        graph.own_constant(2.0, FLOAT)
+    assert [node.op_type for node in nodes] == ["Constant"] and not graph.initializers
+    graph.own_constant(2.0, FLOAT)
+    assert len(graph.initializers) == 1
