@@ -176,7 +176,7 @@ def python(given: argparse.Namespace) -> int:
             known[name] = mutants_python.end_of(mutant)
             if path is not None:
                 atomic_write(path, json.dumps(known))
-        progress(len(known), len(chosen), mutant.module)
+        progress(sum(str(m) in known for m in chosen), len(chosen), mutant.module)
         if known[name] == "survived":
             again = f"scripts/mutate --python --seed {given.seed} --count {given.count} --only"
             print(f"survived: {name}; {again} {mutant.module}:{mutant.number}", flush=True)
