@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from hwrnn import locks
 from hwrnn.errors import UsageError, plain
 
 __all__ = [
@@ -83,24 +84,31 @@ def run_program(
     """
     seconds = min(seconds_allowed(), most)
     name = Path(command[0]).name
-    with tempfile.TemporaryFile() as stdin:
-        stdin.write(given.encode())
-        stdin.seek(0)
-        try:
-            # A session of its own is a process group of its own, so that a compiler's parts end with it.
-            process = subprocess.Popen(
-                list(command), cwd=folder, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                start_new_session=True,
-            )  # fmt: skip
-        except OSError as error:
-            raise cannot_start(name, error) from error
-    with process:
-        try:
-            output, errors = _listen(process, name, seconds)
-            return Ended(process.wait(), output.decode(errors="replace"), errors.decode(errors="replace"))
-        except BaseException:
-            end_group(process)
-            raise
+    process = None
+    try:
+        # A signal between the start of a program and its keeping would leave it running.
+        with tempfile.TemporaryFile() as stdin, locks.undisturbed():
+            stdin.write(given.encode())
+            stdin.seek(0)
+            try:
+                # A session of its own is a process group of its own, so that a compiler's parts end with it.
+                process = subprocess.Popen(
+                    list(command), cwd=folder, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                    start_new_session=True,
+                )  # fmt: skip
+            except OSError as error:
+                raise cannot_start(name, error) from error
+        output, errors = _listen(process, name, seconds)
+        return Ended(process.wait(), output.decode(errors="replace"), errors.decode(errors="replace"))
+    except BaseException:
+        if process is not None:
+            with locks.undisturbed():
+                end_group(process)
+        raise
+    finally:
+        for stream in (process.stdout, process.stderr) if process is not None else ():
+            if stream is not None:
+                stream.close()
 
 
 def _listen(process: subprocess.Popen[bytes], name: str, seconds: float) -> tuple[bytes, bytes]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from hwrnn import locks
 from hwrnn.errors import MissingExtra, plain
 from hwrnn.processes import LIMIT, LONGEST, cannot_start, end_group, how_it_ended, seconds_allowed
 
@@ -121,7 +122,8 @@ def run_all(jobs: Sequence[Job], folder: Path, tick: Callable[[int], object] | N
         while waiting or running:
             while waiting and len(running) < (os.cpu_count() or 1):
                 k, job = waiting.pop(0)
-                running[k], started[k] = _start(job, folder), time.monotonic()
+                with locks.undisturbed():  # a signal between its start and its keeping would leave it running
+                    running[k], started[k] = _start(job, folder), time.monotonic()
             for k, process in list(running.items()):
                 if process.poll() is not None:
                     ended[k] = _fault(jobs[k], process.returncode, folder)
@@ -140,8 +142,9 @@ def run_all(jobs: Sequence[Job], folder: Path, tick: Callable[[int], object] | N
             if running:
                 time.sleep(0.05)
     finally:
-        for process in running.values():
-            end_group(process)
+        with locks.undisturbed():
+            for process in running.values():
+                end_group(process)
     return [ended[k] for k in range(len(jobs))]
 
 

@@ -17,8 +17,9 @@ from pathlib import Path
 import killing
 import pytest
 
-from hwrnn import cli, files
+from hwrnn import cli, files, processes
 from hwrnn.cli import main
+from hwrnn.rtl import tools
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -164,6 +165,28 @@ def test_a_signal_in_a_finalizer_is_not_lost(number):
         Ended()
         time.sleep(10)
     assert sys.unraisablehook is before
+
+
+@pytest.mark.parametrize("where", ["program", "job"])
+def test_a_signal_while_a_program_starts_leaves_none_running(where, tmp_path, monkeypatch):
+    started = []
+
+    class Started(subprocess.Popen):
+        def __init__(self, *words, **options):
+            super().__init__(*words, **options)
+            started.append(self)
+            os.kill(os.getpid(), signal.SIGTERM)
+            for _ in range(1000):  # chances for a handler to run
+                pass
+
+    monkeypatch.setattr(subprocess, "Popen", Started)
+    with pytest.raises(cli._Signalled), cli._ended_by_signals():
+        if where == "program":
+            processes.run_program(["sleep", "1000"])
+        else:
+            tools.run_all([tools.Job("time", "import time; time.sleep(1000)", (), "log", "made")], tmp_path)
+    [process] = started
+    assert process.returncode == -signal.SIGKILL
 
 
 def test_a_signal_in_the_middle_of_cleaning_waits(tmp_path, monkeypatch):
