@@ -175,7 +175,7 @@ def record(given: argparse.Namespace, rows: list[tuple[Case, Verdict, float]]) -
             lines.append((where, name, sum(counts), *counts))
     columns = ["planted in", "fault", "planted", "found different", "proved harmless", "undecided"]
     tables.append(verification.Table(columns, lines, "Faults planted at random, one at a time:"))
-    equal = {kind: sum(v.equal for _, v, _ in of[kind]) for kind in ("design", "path")}
+    equal = {kind: sum(v.answer == "equal" for _, v, _ in of[kind]) for kind in ("design", "path")}
     verification.record(
         "equivalence",
         f"scripts/equal --seed {given.seed} --faults {given.faults}",
