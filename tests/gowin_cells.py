@@ -45,27 +45,36 @@ module {name} #(parameter {parameters}, RESET_MODE = "SYNC", {init}) ({ports});
 
 
 def _port(
-    byte: int, width: str, clock: str, address: str, *, write: str, data: str, out: str, reset: str, mode: str
-) -> str:
-    """A port: it writes whole words or, at two and four bytes, those that the low bits of the address name."""
+    byte: int, width: str, clock: str, address: str, *, write: str, data: str, out: str, reset: str, mode: str,
+    through: str = "",
+) -> str:  # fmt: skip
+    """A port: it writes whole words or, at two and four bytes, those that the low bits of the address name.
+
+    Args:
+        through: when what is written is also what is read.
+    """
     sizes = {1: 0, 2: 1, 4: 2, byte: 3, 2 * byte: 4, 4 * byte: 5}  # bits of a word: address bits below it
     at = f"({address} >> ({' + '.join(f'{shift} * ({width} == {size})' for size, shift in sizes.items())}))"
     lines = [f"  always @(posedge {clock}) begin"]
+    written: list[str] = []  # bytes of a word: when, and which
     if write:
         lines += [
             f"    if ({write}) begin",
             f"      if ({width} <= {byte}) bits[{at} * {width} +: {width}] <= {data};",
         ]
-        lines += [
-            f"      if ({width} >= {(2 if k < 2 else 4) * byte} && {address}[{k}])"
-            f" bits[{at} * {width} + {k * byte} +: {byte}] <= {data} >> {k * byte};"
-            for k in range(4)
-        ]
+        for k in range(4):
+            when = f"      if ({width} >= {(2 if k < 2 else 4) * byte} && {address}[{k}])"
+            lines.append(f"{when} bits[{at} * {width} + {k * byte} +: {byte}] <= {data} >> {k * byte};")
+            if k < 2:
+                written.append(f"{when} {out}[{k * byte} +: {byte}] <= {data} >> {k * byte};")
         lines.append("    end")
     if out:
         read = f"bits[{at} * {width} +: {width}]"
         lines.append(f"    if ({reset}) {out} <= 0;")
         lines.append(f"    else if ({mode}) {out} <= {read};")
+    if through:
+        lines += [f"    else if ({through}) begin", f"      {out} <= {width} <= {byte} ? {data} : {read};"]
+        lines += [*written, "    end"]
     return "\n".join([*lines, "  end", ""])
 
 
@@ -98,12 +107,11 @@ def _dual(byte: int) -> str:
     ports += "    input [2:0] BLKSELA, BLKSELB, input [13:0] ADA, ADB,\n"
     ports += "    input CLKA, CEA, WREA, OCEA, RESETA, CLKB, CEB, WREB, OCEB, RESETB"
     each = [f"READ_MODE{k} = 0, WRITE_MODE{k} = 0, BIT_WIDTH_{k} = {width}, BLK_SEL_{k} = 0" for k in range(2)]
-    known = " && ".join(
-        f"READ_MODE{k} == 0 && WRITE_MODE{k} != 1 && BLKSEL{p} === BLK_SEL_{k}" for k, p in enumerate("AB")
-    )
+    known = " && ".join(f"READ_MODE{k} == 0 && BLKSEL{p} === BLK_SEL_{k}" for k, p in enumerate("AB"))
     body = "".join(
         _port(byte, f"BIT_WIDTH_{k}", f"CLK{p}", f"AD{p}", write=f"CE{p} & WRE{p}", data=f"DI{p}", out=f"DO{p}",
-              reset=f"RESET{p}", mode=f"CE{p} & (~WRE{p} | WRITE_MODE{k} == 2)")
+              reset=f"RESET{p}", mode=f"CE{p} & (~WRE{p} | WRITE_MODE{k} == 2)",
+              through=f"CE{p} & WRE{p} & WRITE_MODE{k} == 1")
         for k, p in enumerate("AB")
     )  # fmt: skip
     return _start(name, byte, ports, ", ".join(each), known, "DOA, DOB") + body + "endmodule\n"
