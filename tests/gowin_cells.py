@@ -6,12 +6,32 @@ simulation.
 
 #: Blocks that Yosys' ``cells_sim.v`` has without content, to be dropped where the models below stand.
 EMPTY = ("SP", "SPX9", "SDP", "SDPX9", "DP", "DPX9")
+#: Icarus 11 ends itself at Yosys' model of this one in some netlists; the same, written as equations.
+WRITTEN_AGAIN = ("ALU",)
+
+ALU = """
+module ALU #(parameter ALU_MODE = 0) (output SUM, COUT, input I0, I1, I3, CIN);
+  wire [1:0] way =  // whether the carry passes, and the carry where it does not
+    ALU_MODE == 0 ? {I0 ^ I1, I0} :
+    ALU_MODE == 1 ? {I0 ^ ~I1, I0} :
+    ALU_MODE == 2 ? {I0 ^ I1 ^ ~I3, I0} :
+    ALU_MODE == 3 ? {I0 ^ ~I1, 1'b1} :
+    ALU_MODE == 4 ? {I0 ^ ~I1, I0} :
+    ALU_MODE == 5 ? {~I0 ^ I1, I1} :
+    ALU_MODE == 6 ? {I0, 1'b0} :
+    ALU_MODE == 7 ? {~I0, 1'b1} :
+    ALU_MODE == 8 ? {I0 ^ ~I3, I0} :
+    {(I0 & I1) ^ I3, I0 & I1};
+  assign SUM = way[1] ^ CIN;
+  assign COUT = way[1] ? CIN : way[0];
+endmodule
+"""
 
 
 def models() -> str:
     """All modules."""
     multipliers = _multiplier("MULT9X9", 9) + _multiplier("MULT18X18", 18)
-    return multipliers + "".join(kind(byte) for kind in (_single, _simple_dual, _dual) for byte in (8, 9))
+    return ALU + multipliers + "".join(kind(byte) for kind in (_single, _simple_dual, _dual) for byte in (8, 9))
 
 
 def _multiplier(name: str, width: int) -> str:
