@@ -112,7 +112,14 @@ def _ended_by_signals() -> Iterator[None]:
         raise _Signalled(signal.Signals(number))
 
     def again(number: int) -> None:
-        time.sleep(0.05)
+        """Wait until ``lost`` is over, for what is raised in it is dropped too."""
+        while True:
+            time.sleep(0.02)
+            frame = sys._current_frames().get(threading.main_thread().ident or 0)
+            while frame is not None and frame.f_code is not lost.__code__:
+                frame = frame.f_back
+            if frame is None:
+                break
         os.kill(os.getpid(), number)
 
     def lost(found: Any) -> None:

@@ -280,7 +280,9 @@ def test_a_planted_trace_is_found(what, elsewhere):
     (elsewhere.folder / "x.v").write_text(f"// from {elsewhere.words[what]} x\n")
     assert what in elsewhere.traces()["x.v"]
     code = {
-        "home": "import pathlib; print(pathlib.Path.home())", "host": "import platform; print(platform.node())",
+        "home": "import pathlib; print(pathlib.Path.home())",
+        # What watches a test's processes may have asked before.
+        "host": "import platform; platform._uname_cache = None; print(platform.node())",
         "login": "import getpass; print(getpass.getuser())", "folder": "import os; print(os.getcwd())",
     }.get(what)  # fmt: skip
     if code is not None:  # and whoever asks is told that word
