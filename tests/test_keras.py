@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from hwrnn.errors import UsageError
+from hwrnn.importing import keras_archives
 from hwrnn.importing.keras_archives import check_archive
 from hwrnn.importing.keras_files import _Reader, from_keras
 
@@ -271,6 +272,18 @@ def test_archives_that_unpack_to_too_much(tmp_path, monkeypatch):
     monkeypatch.setattr("hwrnn.importing.keras_archives._LARGEST", 1 << 24)
     with pytest.raises(UsageError, match=r"File 'n\.keras' must unpack to at most 2 GiB"):
         check_archive(data, "n.keras")
+
+
+def test_whatever_a_damaged_number_leads_to_is_a_sentence(tmp_path, monkeypatch):
+    """h5py takes some for a length beyond the machine's."""
+    h5py = pytest.importorskip("h5py")
+
+    def overflow(*_, **__):
+        raise OverflowError("Python int too large to convert to C ssize_t")
+
+    monkeypatch.setattr(h5py, "File", overflow)
+    with pytest.raises(UsageError, match=r"File 'n\.keras' must hold weights in HDF5"):
+        keras_archives._check_weights(b"", "n.keras")
 
 
 def test_damaged_archives_and_weights_elsewhere_are_refused(keras, tmp_path):

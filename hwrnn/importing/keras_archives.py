@@ -107,9 +107,9 @@ def _check_weights(data: bytes, name: str) -> None:
                         groups.append(found)
                     elif found.external or found.is_virtual:
                         raise UsageError(f"File {name!r} must hold its weights itself, not {key!r} elsewhere")
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        if isinstance(error, UsageError):
-            raise
+    except UsageError:
+        raise
+    except Exception as error:  # whatever a damaged number leads to: OSError, KeyError, OverflowError ...
         raise UsageError(f"File {name!r} must hold weights in HDF5") from error
 
 
