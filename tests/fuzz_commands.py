@@ -167,7 +167,8 @@ NOWHERE = {"PATH": "/nowhere", "CC": "/nowhere/cc", "CXX": "/nowhere/c++"}
 
 
 def alone() -> None:
-    """Let this process start no programs: they are not to be found, or refused at the place where they would start."""
+    """Let this process start no programs and open no ports: there are none, or they are refused where they would start.
+    """
     from amaranth._toolchain.yosys import YosysError
     from amaranth.back import verilog
 
@@ -179,7 +180,17 @@ def alone() -> None:
     def fail(*_: object, **__: object) -> Any:
         raise tools.ToolError("no programs here", "")
 
-    verilog.convert, flow._run = refuse, fail
+    def no_board(*_: object, **__: object) -> Any:  # its pins are written by a program too
+        raise UsageError("no programs here")
+
+    verilog.convert, flow._run, flow.design_for = refuse, fail, no_board
+    with contextlib.suppress(ImportError):
+        import serial
+
+        def no_port(*_: object, **__: object) -> Any:
+            raise serial.SerialException("no ports here")
+
+        serial.serial_for_url = no_port
     os.environ.update(NOWHERE)
     locks._renameat2()
 

@@ -75,9 +75,8 @@ def test_other_damage_harms_nothing(kind, files):
 
 @pytest.mark.slow
 def test_damage_of_all_kinds_harms_nothing_for_a_minute(files):
-    seed = int(time.time())
     for kind in fuzz_kinds.KINDS.values():
-        tally = fuzz_kinds.fuzz(kind.name, seed, seconds=10 if kind.name == "model" else 3, jobs=2)
+        tally = fuzz_kinds.fuzz(kind.name, 8, seconds=10 if kind.name == "model" else 3, jobs=2)
         assert not tally.failures, fuzz_onnx.report(tally)
         assert tally.inputs > 5  # on a machine that others use too
 
