@@ -160,10 +160,14 @@ def test_a_signal_in_a_finalizer_is_not_lost(number):
             for _ in range(1000):  # chances for a handler to run
                 pass
 
-    before = sys.unraisablehook
-    with pytest.raises((cli._Signalled, KeyboardInterrupt)), cli._ended_by_signals(), cli._ended_by_signals():
-        Ended()
-        time.sleep(10)
+    before, handler = sys.unraisablehook, signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest's own workers ignore it
+    try:
+        with pytest.raises((cli._Signalled, KeyboardInterrupt)), cli._ended_by_signals(), cli._ended_by_signals():
+            Ended()
+            time.sleep(10)
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert sys.unraisablehook is before
 
 
