@@ -9,6 +9,7 @@ import numpy as np
 
 from hwrnn.golden import golden
 from hwrnn.quantization import QuantizedModel
+from hwrnn.rtl.bit_flips import with_flipped_weight, with_layer
 
 __all__ = ["MANY", "random_sequences"]
 
@@ -196,20 +197,9 @@ def _flips(model: QuantizedModel) -> Iterator[_Flip]:
 def _flipped(model: QuantizedModel, flip: _Flip) -> QuantizedModel | None:
     """The model with that bit flipped; None where the weight leaves its format."""
     layer = model.stack[flip.layer]
-    if flip.operand is None:
-        biases = layer.biases[flip.gate].copy()
-        biases[flip.place] ^= 1 << flip.bit
-        layer = replace(layer, biases={**layer.biases, flip.gate: biases})
-    else:
-        key = flip.gate, flip.operand
-        form, weights = layer.formats.weights[key], layer.weights[key].copy()
-        value = int(weights[flip.place]) ^ 1 << flip.bit
-        if form.signed and flip.bit == form.width - 1:
-            value -= 1 << form.width if value >= 0 else -(1 << form.width)
-        if not form.lo <= value <= form.hi:
-            return None
-        weights[flip.place] = value
-        layer = replace(layer, weights={**layer.weights, key: weights})
-    if flip.layer == len(model.layers):
-        return replace(model, head=layer)
-    return replace(model, layers=(*model.layers[: flip.layer], layer, *model.layers[flip.layer + 1 :]))
+    if flip.operand is not None:
+        changed = with_flipped_weight(layer, (flip.gate, flip.operand), flip.place, flip.bit)
+        return None if changed is None else with_layer(model, flip.layer, changed)
+    biases = layer.biases[flip.gate].copy()
+    biases[flip.place] ^= 1 << flip.bit
+    return with_layer(model, flip.layer, replace(layer, biases={**layer.biases, flip.gate: biases}))
