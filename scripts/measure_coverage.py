@@ -1,6 +1,6 @@
 """Coverage: branches that the tests take, errors whose text they hold, bits of the hardware that its benches toggle.
 
-    scripts/measure_coverage [--tests "not slow" --tests slow ...] [--collected DIR] [--jobs N]
+    scripts/measure_coverage [--tests MARKS ...] [--collected DIR] [--jobs N]
 
 Exits with 1 where a package has less than 95 % of its branches and lines, or an error's text is in no test. Branches
 are those of coverage.py; a test counts only for the process that it runs in and those that it starts by Python.
@@ -28,7 +28,8 @@ from networks import network_of  # noqa: E402
 
 from hwrnn.rtl import generate  # noqa: E402
 
-EVERYDAY = "not slow and not fpga and not extras"
+#: Marks of the tests that .ci/run runs, in its two runs.
+RUNS = ("not slow and not fpga and not extras", "(slow or fpga or extras) and not long")
 LEAST = 95.0
 #: Packages of the table and the folders that hold them.
 PACKAGES = {"hwrnn": "hwrnn", "rtl": "rtl", "sim": "sim"}
@@ -53,7 +54,7 @@ def main() -> int:
         folder = (given.collected or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         if not given.no_run and given.only != "toggles":
-            for marks in given.tests or [EVERYDAY, "slow", "extras", "fpga"]:
+            for marks in given.tests or RUNS:
                 run(marks, folder, given.jobs)
         texts, tables, good = [], [], True
         if given.only in (None, "branches"):
@@ -91,7 +92,8 @@ def run(marks: str, folder: Path, jobs: int) -> None:
     )
     environment = os.environ | {"HWRNN_MESSAGES": str(folder / "messages"), "PYTHONPATH": str(ROOT)}
     command = ["-m", "coverage", "run", f"--rcfile={settings}", "-m", "pytest", "-q", "-n", str(jobs), "-m", marks]
-    subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, check=True)
+    if subprocess.run([sys.executable, *command], cwd=ROOT, env=environment).returncode:
+        sys.exit(f"scripts/measure_coverage: tests must pass before coverage is told; those of -m {marks!r} did not")
 
 
 def branches(folder: Path) -> tuple[verification.Table, float]:

@@ -172,6 +172,9 @@ def _warm() -> None:
     import hwrnn.rtl.load_frames
     import hwrnn.training.evolution  # noqa: F401
 
+    with suppress(ImportError):
+        import h5py  # noqa: F401
+
     _begun(), _loaded()
     fuzz_commands.alone()
 
