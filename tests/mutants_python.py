@@ -40,6 +40,15 @@ EQUIVALENT: dict[tuple[str, str, str, str], str] = {
         "hwrnn.fixed", "return np.array(raw, np.int64 if self.hi < 2**63 else object).reshape(rounded.shape)",
         "self.hi < 2 ** 63", "self.hi <= 2 ** 63",
     ): "a format's upper end is odd",
+    ("hwrnn.fixed", "if self.hi < EXACT_FLOAT:", "self.hi < EXACT_FLOAT", "self.hi <= EXACT_FLOAT"): (
+        "a format's upper end is odd"
+    ),
+    ("hwrnn.golden", "t = x.shape[1] if model.every_step else 1", "1", "2"): "the first of the steps is what is given",
+    (
+        "hwrnn.golden", "max(-lo, hi) + int(np.abs(layer.biases[gate]).max()) < EXACT_FLOAT",
+        "max(-lo, hi) + int(np.abs(layer.biases[gate]).max()) < EXACT_FLOAT",
+        "max(-lo, hi) + int(np.abs(layer.biases[gate]).max()) <= EXACT_FLOAT",
+    ): "2**53 itself is exact in float64",
     (
         "hwrnn.c_golden",
         "_COMPILING = 1_500_000_000  # multiplications that numpy needs about as long for as a compiler for a library",
@@ -67,8 +76,8 @@ EQUIVALENT: dict[tuple[str, str, str, str], str] = {
     ): "0 is told apart before",
     ("hwrnn.c_integers", "return self.parameter(0)", "0", "1"): "the place of the table is put there later",
 }
-#: A class whose objects nobody changes: that they can't be is no arithmetic.
-FROZEN = "@dataclass(frozen=True)"
+#: A class whose objects nobody changes, and lengths that are compared for a fault in the house: no arithmetic.
+FROZEN, STRICT = "@dataclass(frozen=True)", "strict=True)"
 
 #: What takes an operator's place.
 OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
@@ -257,6 +266,7 @@ def survives(module: str, number: int | None, seconds: float = 300) -> bool:
 def end_of(mutant: Mutant) -> str:
     """``killed``, ``equivalent`` or ``survived``."""
     line = source_of(mutant.module).splitlines()[mutant.line - 1].strip()
-    if line == FROZEN or (mutant.module, line, mutant.before, mutant.after) in EQUIVALENT:
+    strict = mutant.before == "True" and line.count("True") == line.count(STRICT) == 1
+    if line == FROZEN or strict or (mutant.module, line, mutant.before, mutant.after) in EQUIVALENT:
         return "equivalent"
     return "survived" if survives(mutant.module, mutant.number) else "killed"

@@ -131,6 +131,17 @@ def plain_layer(function, weights, biases, x, a, h, bias_frac=0):
     return replace(q, layers=(layer,), head=None, every_step=True)
 
 
+def test_a_sum_beyond_float_that_its_bias_brings_back():
+    """A matrix product leaves the bias out, so that its sum can be too large for what holds the whole."""
+    weight, bias = 2**53 // 763 + 2 | 1, -(2**52)
+    product = (255 + 255 + 253) * weight
+    assert product > 2**53 and product % 2 and 3 * 255 * weight + bias < 2**53
+    wide = Format(59, 0)
+    model = plain_layer(NONLINEARITIES["relu"], [[0] * 3, [weight] * 3], [0, bias], Format(8, 0, False), wide, wide)
+    result = golden(model, np.array([[[255, 255, 253]] * 2]), np.array([2]), compiled=False)
+    assert result.output[0].tolist() == [[0, product + bias]] * 2
+
+
 @needs_compiler
 @pytest.mark.parametrize("down", [0, 5, 20])
 @pytest.mark.parametrize("bits", [31, 40, 62])

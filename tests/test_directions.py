@@ -327,7 +327,9 @@ def test_integers_continue_from_final_states_given_as_initial_ones(cell, compile
               for k, states in initial.items()}  # fmt: skip
     x = q.input_format.dequantize(raw[:, 2:])
     assert np.array_equal(q.predict(x, steps - 2, initial=floats), q.dequantize_output(runs[0].output))
-    for wrong in (np.zeros((4, 4)), np.full((4, 4), form.hi + 1)):
+    for end in (form.lo, form.hi):
+        assert golden(q, raw, steps, compiled=compiled, initial={0: {"h": np.full((4, 4), end)}}).output.any()
+    for wrong in (np.zeros((4, 4)), np.full((4, 4), form.hi + 1), np.full((4, 4), form.lo - 1)):
         with pytest.raises(UsageError) as raised:
             golden(q, raw, steps, initial={0: {"h": wrong}})
         assert str(raised.value) == (

@@ -156,8 +156,13 @@ def test_to_hold_errors(bounds, text):
 
 @pytest.mark.parametrize(
     ("bounds", "form"),
-    [((-1, 1), "Q2.6"), ((-1, 0.996), "Q1.7"), ((0, 1), "UQ1.7"), ((-2, 0), "Q2.6"), ((0, 1000), "UQ10.-2")],
-)
+    [
+        ((-1, 1), "Q2.6"), ((-1, 0.996), "Q1.7"), ((0, 1), "UQ1.7"), ((-2, 0), "Q2.6"), ((0, 1000), "UQ10.-2"),
+        # Half a step beyond either end is held, and nothing more.
+        ((-1, 127.5 / 128), "Q1.7"), ((-128.5 / 128, 0), "Q1.7"), ((0, 255.5 / 256), "UQ0.8"),
+        ((-1, math.nextafter(127.5 / 128, 1)), "Q2.6"), ((math.nextafter(-128.5 / 128, -2), 0), "Q2.6"),
+    ],
+)  # fmt: skip
 def test_to_hold_examples(bounds, form):
     assert str(Format.to_hold(*bounds, 8)) == form
 
@@ -316,6 +321,8 @@ def test_carriers():
     assert (narrow * wide).raw.tolist() == [3 * (2**60 + 1)]
     assert wide.to(Format(20, -45)).raw.dtype == np.float64  # narrow again, fast again
     assert wide.value.tolist() == [2.0**60]
+    assert Fixed.of([-3, 5], Format(8, 2)).value.tolist() == [-0.75, 1.25]
+    assert Fixed.of([-3, 5], Format(8, -2)).value.tolist() == [-12, 20]
     assert integers(narrow.raw).tolist() == [3] and type(integers(narrow.raw)[0]) is int
 
 
