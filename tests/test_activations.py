@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from fractions import Fraction
-from itertools import cycle
+from itertools import cycle, pairwise
 
 import numpy as np
 import pytest
@@ -92,6 +92,19 @@ def test_stored_values_equal_the_oracle(name, output):
         raw, result = exact(function, form)
         expected = [oracle.rounded(judge(Fraction(n) / Fraction(2) ** form.frac), target) for n in raw.tolist()]
         assert result.to(output).raw.tolist() == expected
+
+
+@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize("form", INPUTS, ids=str)
+def test_a_table_within_an_interval_compares_with_no_knot_twice_or_out_of_reach(name, form):
+    table = nonlinearity(name).in_hardware(form).at_fraction(form.frac)
+    part, raw = table.within(form.lo, form.hi), np.arange(form.lo, form.hi + 1)
+    assert all(a < b for a, b in pairwise((form.lo, *part.knots, form.hi + 1)))
+    whole, few = (
+        np.array(t.slopes)[piece] * raw + np.array(t.intercepts)[piece]
+        for t, piece in ((t, np.searchsorted(t.knots, raw, side="right")) for t in (table, part))
+    )
+    assert np.array_equal(whole, few)
 
 
 @pytest.mark.parametrize("name", LINEAR)
