@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
-import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import verification
 import ways
+from test_netlist import cell_models
 from ways_cases import SPACE, Case, coverage, matrix, parsed, shrunk
 
 from hwrnn.report import Progress
+from hwrnn.rtl import TARGETS
 from hwrnn.sim import STALLS
 
 _AT_ONCE = 8  # cases in one build: more gain little, and keep their memory longer
@@ -76,24 +79,45 @@ def _all(cases: Sequence[Case], chosen: Sequence[str], jobs: int, keep: Path | N
             found = future.result()
             if keep is not None:
                 with keep.open("a") as file:
-                    file.writelines(json.dumps(vars(one) | {"commit": _COMMIT}) + "\n" for one in found)
+                    for one in found:
+                        state = _state_of(one.case["part"], one.values)
+                        file.write(json.dumps(vars(one) | {"state": state}) + "\n")
             verdicts += found
             differing = sum(bool(verdict.differences) for verdict in verdicts)
             progress(len(verdicts), len(cases), f"cases, {differing} of them differ")
     return verdicts
 
 
-_COMMIT = subprocess.run(
-    ["git", "-C", str(verification.ROOT), "rev-parse", "HEAD"], capture_output=True
-).stdout.decode()
+#: Modules of the tests that decide what a case is and what its ways say.
+_JUDGES = ("networks", "oracle", "plain", "test_c_reference", "test_netlist", "ways", "ways_builds", "ways_cases")
+
+
+@cache
+def _sources() -> bytes:
+    """A digest of what is compared and of what compares it."""
+    files = sorted(path for part in ("hwrnn", "rtl", "sim") for path in (verification.ROOT / part).rglob("*.py"))
+    files += [verification.ROOT / "tests" / f"{name}.py" for name in _JUDGES]
+    parts = [part for path in files for part in (path.name.encode(), path.read_bytes())]
+    return hashlib.sha256(b"\0".join(parts)).digest()
+
+
+@cache
+def _state(family: str | None) -> str:
+    """A digest of all that a verdict follows from, but for versions of tools; with a netlist of a family or without."""
+    models = "" if family is None else cell_models(family)
+    return hashlib.sha256(_sources() + models.encode()).hexdigest()
+
+
+def _state_of(part: str, values: Mapping[str, int]) -> str:
+    return _state(TARGETS[part].family if "netlist" in values else None)
 
 
 def _kept(keep: Path, chosen: set[str]) -> dict[Case, ways.Verdict]:
-    """What an earlier run of the same commit and the same ways kept."""
+    """What an earlier run in the same state and of the same ways kept."""
     found = {}
     for line in keep.read_text().splitlines():
         one = json.loads(line)
-        if one.pop("commit") == _COMMIT and set(one["values"]) == chosen:
+        if one.pop("state", None) == _state_of(one["case"]["part"], one["values"]) and set(one["values"]) == chosen:
             verdict = ways.Verdict(**one | {"case": Case(one["case"])})
             found[verdict.case] = verdict
     return found

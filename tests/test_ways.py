@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import test_netlist
 import ways
 from hypothesis import given, settings
 from ways_cases import CELLS, Case, cases, coverage, matrix, parsed, shrunk
@@ -227,9 +228,22 @@ def test_a_run_goes_on_from_what_was_kept(agree, capsys, monkeypatch, tmp_path):
     assert not looked and capsys.readouterr().out == first
     assert agree.main(["--count", "3", *given]) == 0
     assert looked == [matrix(3)[2]]
-    monkeypatch.setattr(agree, "_COMMIT", "another")
+    monkeypatch.setattr(agree, "_sources", lambda: b"another")
+    agree._state.cache_clear()
     assert agree.main(["--count", "3", *given]) == 0
     assert len(looked) == 4
+    monkeypatch.undo()
+    agree._state.cache_clear()
+
+
+@pytest.mark.fpga
+def test_a_state_names_the_models_of_a_netlist(agree, monkeypatch):
+    before = {family: agree._state(family) for family in (None, "ice40", "gowin", "xilinx7")}
+    assert len(set(before.values())) == 4
+    monkeypatch.setattr(test_netlist.xilinx_cells, "models", lambda: "")
+    agree._state.cache_clear()
+    assert [family for family in before if agree._state(family) != before[family]] == ["xilinx7"]
+    agree._state.cache_clear()
 
 
 class Beside:

@@ -27,7 +27,7 @@ def _memory(name: str, size: int) -> str:
     def write(byte: int) -> str:
         # A word narrower than the port has its bytes at the bottom, and as many enables.
         return (
-            f"      if (WEBWE[{byte}] && WRITE_WIDTH_B > {9 * byte}) begin\n"
+            f"      if (WEBWE[{byte}] && WRITE_WIDTH_B > {max(9 * byte, 8)}) begin\n"
             f"        data[(wide_at + {byte}) * 8 +: 8] <= di[{8 * byte} +: 8];\n"
             f"        parity[wide_at + {byte}] <= dip[{byte}];\n"
             "      end\n"
@@ -45,29 +45,33 @@ module {name} #(parameter {", ".join(given)})
     data = {{{", ".join(reversed(init))}}};
     parity = {{{", ".join(reversed(parity))}}};
     #1 if (DOA_REG || DOB_REG || READ_WIDTH_B || WRITE_WIDTH_A || RAM_EXTENSION_A != "NONE"
-        || (READ_WIDTH_A && READ_WIDTH_A < 9) || (WRITE_WIDTH_B && WRITE_WIDTH_B < 9)) begin
+        || (READ_WIDTH_A && WRITE_WIDTH_B && (READ_WIDTH_A < 9) != (WRITE_WIDTH_B < 9))) begin
       $display("FAIL: unknown {name}"); $finish;
     end
   end
   wire [{2 * half - 1}:0] di = RAM_MODE == "SDP" ? {{DIBDI, DIADI}} : DIBDI;
   wire [{half // 4 - 1}:0] dip = RAM_MODE == "SDP" ? {{DIPBDIP, DIPADIP}} : DIPBDIP;
-  // Addresses count bits; the highest of {address} at a RAMB36E1 is for cascades.
-  localparam READ = READ_WIDTH_A / 9, WRITE = WRITE_WIDTH_B / 9;
-  wire [{(size - 1).bit_length() - 1}:0] read_at = ADDRARDADDR[{(8 * size - 1).bit_length() - 1}:3] & ~(READ - 1);
-  wire [{(size - 1).bit_length() - 1}:0] wide_at = ADDRBWRADDR[{(8 * size - 1).bit_length() - 1}:3] & ~(WRITE - 1);
+  // Addresses count bits; the highest of {address} at a RAMB36E1 is for cascades. Words below nine have no parity.
+  localparam READ = READ_WIDTH_A < 9 ? READ_WIDTH_A : READ_WIDTH_A / 9 * 8;
+  localparam WRITE = WRITE_WIDTH_B < 9 ? WRITE_WIDTH_B : WRITE_WIDTH_B / 9 * 8;
+  localparam NARROW = WRITE_WIDTH_B && WRITE_WIDTH_B < 9 ? WRITE_WIDTH_B : 1;
+  wire [{(8 * size - 1).bit_length() - 1}:0] read_bit = ADDRARDADDR & ~(READ - 1);
+  wire [{(8 * size - 1).bit_length() - 1}:0] wide_bit = ADDRBWRADDR & ~(WRITE - 1);
+  wire [{(size - 1).bit_length() - 1}:0] read_at = read_bit >> 3, wide_at = wide_bit >> 3;
   reg [{2 * half - 1}:0] shown = 0;
   reg [{half // 4 - 1}:0] shown_parity = 0;
   assign {{DOBDO, DOADO}} = shown;
   assign {{DOPBDOP, DOPADOP}} = shown_parity;
   always @(posedge CLKARDCLK) if (ENARDEN) begin
-    shown <= RSTRAMARSTRAM ? {{SRVAL_B, SRVAL_A}} : data[read_at * 8 +: {2 * half}];
+    shown <= RSTRAMARSTRAM ? {{SRVAL_B, SRVAL_A}} : data[read_bit +: {2 * half}];
     shown_parity <= parity[read_at +: {half // 4}];
-    if (RSTRAMARSTRAM || (ENBWREN && |WEBWE && read_at == wide_at && WRITE_MODE_B == "WRITE_FIRST")) begin
+    if (RSTRAMARSTRAM || (ENBWREN && |WEBWE && read_bit == wide_bit && WRITE_MODE_B == "WRITE_FIRST")) begin
       shown <= {{{2 * half}{{1'bx}}}};  // nothing of ours resets it, or reads what is being written in this mode
       shown_parity <= {{{half // 4}{{1'bx}}}};
     end
   end
   always @(posedge CLKBWRCLK) if (ENBWREN) begin
+      if (WEBWE[0] && WRITE_WIDTH_B && WRITE_WIDTH_B < 9) data[wide_bit +: NARROW] <= di[NARROW - 1:0];
 {"".join(write(byte) for byte in range(enables[1]))}  end
 endmodule
 """
