@@ -14,7 +14,7 @@ from itertools import combinations
 
 from amaranth.hdl import Cat, Module, Signal, Value
 
-from hwrnn.errors import UsageError
+from hwrnn.errors import UsageError, shown
 from hwrnn.rtl.delay import delayed
 from hwrnn.rtl.timing import Timing
 
@@ -36,7 +36,7 @@ def check_protect(protect: str) -> str:
         UsageError: another word.
     """
     if protect not in PROTECTIONS:
-        raise UsageError(f"Protect must be one of {', '.join(PROTECTIONS)}, not {protect!r}")
+        raise UsageError(f"Protect must be one of {', '.join(PROTECTIONS)}, not {shown(protect)}")
     return protect
 
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from math import ceil
 
 from hwrnn.cells import Cell, Phase
-from hwrnn.errors import UsageError
+from hwrnn.errors import UsageError, shown
 from hwrnn.trace import trace
 
 __all__ = ["MOST_CHANNELS", "OUTPUT_STAGES", "PhasePlan", "Schedule", "plan"]
@@ -209,9 +209,9 @@ def plan(
         UsageError: a budget that is not a whole number of at least 1, or so with the channels.
     """
     if not isinstance(channels, int) or isinstance(channels, bool) or not 1 <= channels <= MOST_CHANNELS:
-        raise UsageError(f"Channels must be a whole number from 1 to {MOST_CHANNELS}, not {channels!r}")
+        raise UsageError(f"Channels must be a whole number from 1 to {MOST_CHANNELS}, not {shown(channels)}")
     if not isinstance(lanes, int) or isinstance(lanes, bool) or lanes < 1:
-        raise UsageError(f"Lanes must be a whole number of at least 1, not {lanes!r}")
+        raise UsageError(f"Lanes must be a whole number of at least 1, not {shown(lanes)}")
     plans = [arrange(phase, inputs, units, lanes) for phase in cell.phases]
     lines = trace(cell)
     result: list[PhasePlan] = []

@@ -7,9 +7,13 @@ from typing import Any
 
 from amaranth.hdl import Shape
 
-from hwrnn.errors import UsageError
+from hwrnn.errors import UsageError, shown
 
 __all__ = ["SHORTEST", "Timing"]
+
+
+#: In one place of a path: far more than any part gains from.
+MOST_REGISTERS = 64
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,8 @@ class Timing:
         halves: bits of both operands of each half of a multiplier that makes two products by itself; ``(0, 0)``: none.
 
     Raises:
-        UsageError: a number outside its range, ``product`` beside ``tree``, which says how many there are, or more than
-            one of ``tree``, ``packed`` and ``halves``.
+        UsageError: a number outside its range (registers: at most ``MOST_REGISTERS``), ``product`` beside ``tree``,
+            which says how many there are, or more than one of ``tree``, ``packed`` and ``halves``.
     """
 
     memory: int = 1
@@ -49,17 +53,19 @@ class Timing:
             value = getattr(self, field.name)
             if isinstance(field.default, bool):
                 if not isinstance(value, bool):
-                    raise UsageError(f"Timing's {field.name} must be True or False, not {value!r}")
+                    raise UsageError(f"Timing's {field.name} must be True or False, not {shown(value)}")
                 continue
             if isinstance(field.default, tuple):
                 two = isinstance(value, (tuple, list)) and len(value) == 2
                 if not two or not all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in value):
-                    raise UsageError(f"Timing's {field.name} must be two whole numbers of at least 0, not {value!r}")
+                    must = "two whole numbers of at least 0"
+                    raise UsageError(f"Timing's {field.name} must be {must}, not {shown(value)}")
                 object.__setattr__(self, field.name, tuple(value))
                 continue
             least = int(field.name in ("memory", "product"))
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise UsageError(f"Timing's {field.name} must be a whole number of at least {least}, not {value!r}")
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST_REGISTERS:
+                must = f"a whole number from {least} to {MOST_REGISTERS}"
+                raise UsageError(f"Timing's {field.name} must be {must}, not {shown(value)}")
         if self.tree and self.product != 1:
             raise UsageError(f"Timing's product must be 1 beside a tree, not {self.product}")
 

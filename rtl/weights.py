@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from hwrnn.errors import UsageError
+from hwrnn.errors import UsageError, shown
 from hwrnn.quantization import QuantizedLayer, QuantizedModel
 
 __all__ = ["WEIGHTS", "AnyWeights", "Spram", "attributes", "check_weights", "is_loadable", "sprams_of",
@@ -25,7 +25,7 @@ def check_weights(weights: str) -> str:
         UsageError: another word.
     """
     if weights not in WEIGHTS:
-        raise UsageError(f"Weights must be one of {', '.join(WEIGHTS)}, not {weights!r}")
+        raise UsageError(f"Weights must be one of {', '.join(WEIGHTS)}, not {shown(weights)}")
     return weights
 
 

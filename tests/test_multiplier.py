@@ -111,10 +111,12 @@ def test_every_two_products_of_one_multiplication(weight, operand, signs):
 @pytest.mark.parametrize(
     "option, text",
     [
-        ({"memory": 0}, "Timing's memory must be a whole number of at least 1, not 0"),
-        ({"operand": -1}, "Timing's operand must be a whole number of at least 0, not -1"),
-        ({"product": True}, "Timing's product must be a whole number of at least 1, not True"),
-        ({"factors": 1.0}, "Timing's factors must be a whole number of at least 0, not 1.0"),
+        ({"memory": 0}, "Timing's memory must be a whole number from 1 to 64, not 0"),
+        ({"operand": -1}, "Timing's operand must be a whole number from 0 to 64, not -1"),
+        ({"product": True}, "Timing's product must be a whole number from 1 to 64, not True"),
+        ({"factors": 1.0}, "Timing's factors must be a whole number from 0 to 64, not 1.0"),
+        ({"product": 65}, "Timing's product must be a whole number from 1 to 64, not 65"),
+        ({"factors": 10**90}, f"Timing's factors must be a whole number from 0 to 64, not 1{'0' * 59}..."),
         ({"sums": 1}, "Timing's sums must be True or False, not 1"),
         ({"tree": None}, "Timing's tree must be True or False, not None"),
         ({"tree": True, "product": 2}, "Timing's product must be 1 beside a tree, not 2"),
