@@ -161,7 +161,6 @@ class CNumber(Number):
             for half in (1 << n for n in reversed(range(levels))):  # without branches, for all lanes at once
                 beyond = f"p[{at} + {step} + {half - 1}] <= {self.raw} ? {half} : 0"
                 step = str(self._let(f"{step} + ({beyond})", 1 << levels))
-            self._writer.bound = max(self._writer.bound, largest + 1)
             return self._let(f"p[{at} + {step} + {(1 << levels) - 1}]", bound)
         slope, intercept = parameter(slopes[0]), parameter(intercepts[0])
         for knot, s, b in zip(knots, slopes[1:], intercepts[1:], strict=True):

@@ -29,7 +29,7 @@ MODULES: dict[str, tuple[str, list[str]]] = {
     "hwrnn.golden": ("hwrnn/golden.py", ["tests/test_golden.py", "tests/test_directions.py", "tests/test_c_golden.py"]),
     "hwrnn.activations": ("hwrnn/activations.py", ["tests/test_activations.py"]),
     "hwrnn.c_golden": ("hwrnn/c_golden.py", ["tests/test_c_golden.py"]),
-    "hwrnn.c_integers": ("hwrnn/c_integers.py", ["tests/test_c_golden.py"]),
+    "hwrnn.c_integers": ("hwrnn/c_integers.py", ["tests/test_c_integers.py", "tests/test_c_golden.py"]),
     "hwrnn.onnx_numbers": ("hwrnn/onnx_numbers.py", ["tests/test_onnx_io.py"]),
     "hwrnn.rtl.numbers": ("rtl/numbers.py", ["tests/test_numbers.py", "tests/test_activation_unit.py"]),
 }
@@ -75,6 +75,45 @@ EQUIVALENT: dict[tuple[str, str, str, str], str] = {
         "sign > 0", "sign >= 0",
     ): "0 is told apart before",
     ("hwrnn.c_integers", "return self.parameter(0)", "0", "1"): "the place of the table is put there later",
+    (
+        "hwrnn.c_golden", '_LIMITS = {"int32_t": 2**31 - 1, "int64_t": 2**62}  # the wider one keeps a bit in hand',
+        "2 ** 31 - 1", "2 ** 31 + 1",
+    ): "less than the billionth that is kept in hand",
+    (
+        "hwrnn.c_golden", "if runs and order.index(gate) == order.index(runs[-1][-1]) + 1:",
+        "order.index(runs[-1][-1]) + 1", "order.index(runs[-1][-1]) - 1",
+    ): "one product for each gate in place of one for neighbours: the same sums",
+    (
+        "hwrnn.c_golden", "if min(_SPENT[text] for text in missing) < _COMPILING:",
+        "min((_SPENT[text] for text in missing))", "max((_SPENT[text] for text in missing))",
+    ): "from how much work on C runs",
+    (
+        "hwrnn.c_integers", 'above = self._let(f"{self.raw} < {low} ? {low} : {self.raw}", 0)', "0", "1",
+    ): "the bound of one of two numbers, which have their own",
+    (
+        "hwrnn.c_integers",
+        'intercept = str(self._let(f"{self.raw} < {at} ? {intercept} : {parameter(b)}", 0))', "0", "1",
+    ): "the bound of one of two numbers, which have their own",
+    (
+        "hwrnn.c_integers", 'return CNumber(Place(self.writer, ""), 0, 0, 0)._operand(value)', "0", "1",
+    ): "a number that only lends its carrier",
+    **{
+        (
+            "hwrnn.c_integers", 'raw = self._let(f"{self.raw} * {times} + {plus}", max(-lo - offset, hi + offset))',
+            before, after,
+        ): "the same bound is given where the line is aligned, which comes next"
+        for before, after in (("-lo - offset", "-lo + offset"), ("-lo", "+lo"))
+    },
+    (
+        "hwrnn.c_integers", "ends = [largest + 1] * missing, [intercepts[-1]] * missing", "-1", "+1",
+    ): "what stands behind the last step is not reached",
+    ("hwrnn.c_integers", "at = parameter(min(max(knot, -largest - 1), largest + 1))", "1", "2"): (
+        "a knot beyond every value, by one or by two"
+    ),
+    (
+        "hwrnn.c_integers",
+        'sums = CNumber(self.writer.let(f"a_{gate}[k]", 0), self.formats.bias_frac[gate], 0, 0)', "0", "1",
+    ): "bounds and intervals of one, where whoever loads the weights checks the sums",
 }
 #: A class whose objects nobody changes, and lengths that are compared for a fault in the house: no arithmetic.
 FROZEN, STRICT = "@dataclass(frozen=True)", "strict=True)"

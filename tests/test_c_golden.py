@@ -161,6 +161,21 @@ def test_sums_up_to_the_last_bit(bits, down):
 
 
 @needs_compiler
+@pytest.mark.parametrize(("shift", "up"), [(0, 0), (3, 0), (0, 2), (2, 1)])
+def test_shifts_count_by_powers_of_two(shift, up):
+    """Of operands before the sum and of sums behind it; 31 bits but for the billionth in hand, and one beyond them."""
+    form = Format(31, up)
+    for beyond, number in ((-4 << up, "int32_t"), (1 << up, "int64_t")):
+        bias = ((2**31 - 1 + beyond) >> up) - (3 * 7 * 128 << shift)
+        model = plain_layer(NONLINEARITIES["relu"], [[-7] * 3] * 2, [0, bias], Format(8, 0), form, form)
+        layer = model.layers[0]
+        formats = replace(layer.formats, shifts={(0, "x"): shift, (0, "h"): 0})
+        model = replace(model, layers=(replace(layer, formats=formats),))
+        assert number_for(model.layers[0]) == number
+        check(model, np.full((1, 2, 3), -128), np.array([2]))
+
+
+@needs_compiler
 @pytest.mark.parametrize("name", ALL)
 def test_every_nonlinearity_at_every_input(name):
     """Knots fall on inputs, where PLAN jumps by what the output resolves."""
@@ -199,6 +214,10 @@ def test_prepared_weights_are_exchanged():
         prepared.exchange(q)
         assert prepared.compiled and prepared.model is q
         assert_same(golden(q, raw, lengths, keep=True, compiled=False), prepared.run(raw, lengths, keep=True))
+    one, other = models[0][0], models[2][0]
+    alike = [replace(new, cell=old.cell) for new, old in zip(other.layers, one.layers, strict=True)]
+    prepared.exchange(replace(other, layers=tuple(alike)))  # the cells themselves, in other formats
+    assert_same(golden(other, raw, lengths, keep=True, compiled=False), prepared.run(raw, lengths, keep=True))
     wide = quantized("gru", 32, outputs=3)[0]
     prepared.exchange(wide)
     assert not prepared.compiled
