@@ -657,3 +657,15 @@ def test_a_constant_of_a_body_stands_in_it():
     assert [node.op_type for node in nodes] == ["Constant"] and not graph.initializers
     graph.own_constant(2.0, FLOAT)
     assert len(graph.initializers) == 1
+
+
+def test_what_no_output_comes_of_goes_with_its_constants():
+    graph = Graph()
+    x = Wire("x", FLOAT)
+    inner = graph.op("Mul", x, graph.constant(3.0, FLOAT))
+    graph.op("Add", inner, graph.constant(5.0, FLOAT))  # of no use
+    graph.op("Neg", x)
+    weights = graph.initializer("weights", np.zeros(2, np.float32))  # a parameter stays, used or not
+    out = graph.op("Add", inner, graph.constant(7.0, FLOAT))
+    assert [node.op_type for node in graph.used([out])] == ["Mul", "Add"]
+    assert [t.name for t in graph.initializers] == ["float/3.0", weights.name, "float/7.0"]
