@@ -71,6 +71,26 @@ EQUIVALENT: dict[tuple[str, str, str, str], str] = {
     ("hwrnn.onnx_numbers", 'return self._op("Add", other, swap=True)', "True", "False"): "a sum is the same either way",
     ("hwrnn.rtl.numbers", "self._counts[kind] = self._counts.get(kind, 0) + 1", "1", "2"): "the numbers in names",
     (
+        "hwrnn.rtl.numbers", "self._counts[kind] = self._counts.get(kind, 0) + 1",
+        "self._counts.get(kind, 0) + 1", "self._counts.get(kind, 0) - 1",
+    ): "the numbers in names",
+    (
+        "hwrnn.rtl.numbers", 'return Signal(shape, name=f"{self.prefix}_{name}", reset_less=True)', "True", "False",
+    ): "a reset of registers whose values nobody takes before they are written",
+    **{
+        ("hwrnn.rtl.numbers", "shape = shape_of(max(lo, self.lo), min(hi, self.hi))", before, after): (
+            "more bits, which are cut off behind the choice"
+        )
+        for before, after in (("max(lo, self.lo)", "min(lo, self.lo)"), ("min(hi, self.hi)", "max(hi, self.hi)"))
+    },
+    **{
+        ("hwrnn.rtl.numbers", f"if {before}:", before, after): "a comparison that is never true"
+        for before, after in (("self.hi > hi", "self.hi >= hi"), ("self.lo < lo", "self.lo <= lo"))
+    },
+    ("hwrnn.onnx_numbers", 'return self._op("Mul", other, swap=True)', "True", "False"): (
+        "a product is the same either way"
+    ),
+    (
         "hwrnn.rtl.numbers", "parts.append(Const(0) if sign == 0 else part if sign > 0 else -part)",
         "sign > 0", "sign >= 0",
     ): "0 is told apart before",

@@ -669,3 +669,18 @@ def test_what_no_output_comes_of_goes_with_its_constants():
     out = graph.op("Add", inner, graph.constant(7.0, FLOAT))
     assert [node.op_type for node in graph.used([out])] == ["Mul", "Add"]
     assert [t.name for t in graph.initializers] == ["float/3.0", weights.name, "float/7.0"]
+
+
+def test_numbers_on_either_side_of_an_operator():
+    runtime, graph, x = require("onnxruntime", "runtime"), Graph(), np.array([-1.5, 0.25, 4], np.float32)
+    node = FloatNode(graph, Wire("x", FLOAT))
+    made = {"a": 1.5 - node, "b": node - 1.5, "c": 3.0 * node, "d": node + 1.5, "e": 1.5 + node, "f": node * node}
+    outputs = [helper.make_tensor_value_info(value.wire.name, FLOAT, ["N"]) for value in made.values()]
+    proto = helper.make_model(
+        helper.make_graph(graph.nodes, "g", [helper.make_tensor_value_info("x", FLOAT, ["N"])], outputs,
+                          graph.initializers),
+        opset_imports=[helper.make_opsetid("", 18)], ir_version=8,
+    )  # fmt: skip
+    session = runtime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    due = [1.5 - x, x - 1.5, 3 * x, x + 1.5, 1.5 + x, x * x]
+    assert [found.tolist() for found in session.run(None, {"x": x})] == [value.tolist() for value in due]

@@ -15,6 +15,7 @@ from hwrnn.data import Dataset, Split
 from hwrnn.errors import UsageError, require
 from hwrnn.golden import golden
 from hwrnn.importing import import_onnx
+from hwrnn.importing.grids import Grid
 from hwrnn.model import build_model
 from hwrnn.onnx_standard import OPERATORS
 from hwrnn.qonnx import FORMS, Quants, difference, exact, quantized_proto
@@ -325,3 +326,9 @@ def test_what_brevitas_computes(name):
     if name == "powers":  # both round every value to the same formats; the tables and two roundings of the state differ
         near = made.predict(x.transpose(1, 0, 2)).transpose(1, 0, 2)
         assert np.abs(near - due).max() < 4 * layer.output.step
+
+
+def test_what_overflows_on_the_way_to_a_grid_becomes_its_end():
+    grid = Grid(4, True, 2.0**-100)
+    found = grid.rounded(np.array([1e30, -1e30, 3 * 2.0**-100], np.float32))
+    assert found.tolist() == [7 * 2.0**-100, -8 * 2.0**-100, 3 * 2.0**-100]
