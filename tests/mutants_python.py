@@ -126,6 +126,9 @@ EQUIVALENT: dict[tuple[str, str, str, str], str] = {
         "hwrnn.c_integers", 'above = self._let(f"{self.raw} < {low} ? {low} : {self.raw}", 0)', "0", "1",
     ): "the bound of one of two numbers, which have their own",
     (
+        "hwrnn.c_integers", 'slope = str(self._let(f"{self.raw} < {at} ? {slope} : {parameter(s)}", 0))', "0", "1",
+    ): "the bound of one of two numbers, which have their own",
+    (
         "hwrnn.c_integers",
         'intercept = str(self._let(f"{self.raw} < {at} ? {intercept} : {parameter(b)}", 0))', "0", "1",
     ): "the bound of one of two numbers, which have their own",

@@ -395,3 +395,16 @@ def test_where_functions_are_constant():
     bent = PiecewiseLinear("", None, *(tuple(map(Fraction, values)) for values in ([-2, 0, 3], slopes, intercepts)))
     assert bent.flat_beyond == (-2.0, 3.0)
     assert nonlinearity("relu").flat_beyond == (0.0, None)
+
+
+def test_parameters_that_are_left_out_are_those_of_onnx():
+    # HardSigmoid's are 0.2 and 0.5, LeakyRelu's 0.01, the others' 1; Affine and ScaledTanh have none there.
+    due = {"leaky": "0.01", "thresholded": "1", "affine": "1:0", "hard_line": "0.2:0.5", "scaled_tanh": "1:1"}
+    due["elu"] = "1"
+    x = np.linspace(-6, 6, 97)
+    for base, parameters in due.items():
+        assert np.array_equal(nonlinearity(base).value(x), nonlinearity(f"{base}:{parameters}").value(x))
+    for name in ("elu:1|3", "tanh|2", "hard_line:0.25:0.5|1.5"):
+        named = plainly_named(name)
+        assert named is not None and np.array_equal(named.value(x), nonlinearity(name).value(x))
+    assert plainly_named("pwl_tanh:4|3") is None and plainly_named("elu:1|") is None
