@@ -126,6 +126,10 @@ EQUIVALENT: dict[tuple[str, str, str, str], str] = {
         "hwrnn.c_integers", 'above = self._let(f"{self.raw} < {low} ? {low} : {self.raw}", 0)', "0", "1",
     ): "the bound of one of two numbers, which have their own",
     (
+        "hwrnn.c_integers", "bound = max(writer.bound, *(max(-f.lo, f.hi) for f in formats.values.values()))",
+        "-f.lo", "+f.lo",
+    ): "a format's ends differ by one, which is less than the billionth that is kept in hand",
+    (
         "hwrnn.c_integers", 'slope = str(self._let(f"{self.raw} < {at} ? {slope} : {parameter(s)}", 0))', "0", "1",
     ): "the bound of one of two numbers, which have their own",
     (
