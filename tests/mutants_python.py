@@ -95,9 +95,12 @@ EQUIVALENT: dict[tuple[str, str, str, str], str] = {
     ("hwrnn.rtl.numbers", "if bound > 0 or -bound != 1 << low or low >= len(magnitude):", "0", "1"): (
         "the negative of 1 is no power of two"
     ),
-    ("hwrnn.rtl.numbers", "if bound > 0 or -bound != 1 << low or low >= len(magnitude):", "-bound", "+bound"): (
-        "the comparison in full, which says the same in more gates"
-    ),
+    **{
+        ("hwrnn.rtl.numbers", "if bound > 0 or -bound != 1 << low or low >= len(magnitude):", before, after): (
+            "the comparison in full, which says the same in more gates"
+        )
+        for before, after in (("-bound", "+bound"), ("1", "2"))
+    },
     **{
         ("hwrnn.rtl.numbers", f"if {before}:", before, after): "a comparison that is never true"
         for before, after in (("self.hi > hi", "self.hi >= hi"), ("self.lo < lo", "self.lo <= lo"))

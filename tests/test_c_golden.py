@@ -165,7 +165,7 @@ def test_sums_up_to_the_last_bit(bits, down):
 def test_shifts_count_by_powers_of_two(shift, up):
     """Of operands before the sum and of sums behind it; 31 bits but for the billionth in hand, and one beyond them."""
     form = Format(31, up)
-    for beyond, number in ((-4 << up, "int32_t"), (1 << up, "int64_t")):
+    for beyond, number in ((-3 << up, "int32_t"), (1 << up, "int64_t")):
         bias = ((2**31 - 1 + beyond) >> up) - (3 * 7 * 128 << shift)
         model = plain_layer(NONLINEARITIES["relu"], [[-7] * 3] * 2, [0, bias], Format(8, 0), form, form)
         layer = model.layers[0]
