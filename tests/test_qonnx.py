@@ -332,3 +332,19 @@ def test_what_overflows_on_the_way_to_a_grid_becomes_its_end():
     grid = Grid(4, True, 2.0**-100)
     found = grid.rounded(np.array([1e30, -1e30, 3 * 2.0**-100], np.float32))
     assert found.tolist() == [7 * 2.0**-100, -8 * 2.0**-100, 3 * 2.0**-100]
+    assert Grid(4, True, 2.0**126).rounded(np.array([3e38], np.float32)).tolist() == [np.inf]  # as runtimes have it
+
+
+def test_layers_that_depend_on_their_numbers_keep_no_formats(tmp_path):
+    """A row of two zeros is no bias: the output is repeated; dyed, it is a bias of two numbers."""
+    proto = quantized_proto(small_network("rnn", 2, 2, 1)[0], "qonnx-standard")
+    for tensor in proto.graph.initializer:
+        if tensor.name in ("head.y.b", "output.scale", "output.mean"):
+            value = float(tensor.name == "output.scale")
+            tensor.CopyFrom(numpy_helper.from_array(np.full(2, value, np.float32), tensor.name))
+    proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 2
+    onnx.save(proto, tmp_path / "q.onnx")
+    found = import_onnx(tmp_path / "q.onnx", initial="zero", task="regression")
+    assert [layer.units for layer in found.model.stack] == [2, 1, 2]
+    assert "Formats of weights are left out, because what the layers are depends on their numbers" in found.notes
+    assert not found.model.facts["formats"]["weights"]

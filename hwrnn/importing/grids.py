@@ -66,6 +66,6 @@ def rounded(x: np.ndarray, grids: Sequence[Grid], places: np.ndarray, mode: str 
     scale = np.array([g.scale for g in grids], np.float32)[places]
     zero, lo, hi = (np.array([v(g) for g in grids], np.float32)[places] for v in
                     (lambda g: g.zero, lambda g: g.lo, lambda g: g.hi))  # fmt: skip
-    with np.errstate(over="ignore"):  # what is beyond every float is beyond the grid too, and becomes its end
+    with np.errstate(over="ignore"):  # what is beyond every float becomes the grid's end, and infinity if that is too
         whole = ROUNDING[mode](np.asarray(x, np.float32) / scale)
-    return np.asarray((np.clip(whole + zero, lo, hi) - zero) * scale, np.float32)
+        return np.asarray((np.clip(whole + zero, lo, hi) - zero) * scale, np.float32)

@@ -337,6 +337,10 @@ def _weights(net: Interpreter, found: Assembly, output: str, task: str | None, n
     if isinstance(value, UsageError):
         return {}
     colours = assembled(dyed, output, value, task, {}).model
+    if [_shape(layer) for layer in colours.stack] != [_shape(layer) for layer in found.model.stack]:
+        # A layer that does nothing, of ones or zeros, does something once it is dyed.
+        notes.append("Formats of weights are left out, because what the layers are depends on their numbers")
+        return {}
     known = {dye: grid for grid, dye in dyes.items()}
     weights: dict[str, Any] = {}
     for k, (layer, colour) in enumerate(zip(found.model.stack, colours.stack, strict=True)):
@@ -360,6 +364,10 @@ def _weights(net: Interpreter, found: Assembly, output: str, task: str | None, n
                 f" they differ by at most {every.max():.2f} and on average {every.mean():.2f} least significant bits"
             )
     return weights
+
+
+def _shape(layer: Layer) -> tuple[str, int, int]:
+    return layer.cell.name, layer.inputs, layer.units
 
 
 def _holds(form: Format, block: np.ndarray) -> bool:
