@@ -37,8 +37,8 @@ FAULTY = ("rnn, 8 lanes", "gru, 8 lanes", "index of the largest")
 TEXT = """\
 {designs} small networks: the Verilog that hwrnn writes, read by Yosys, shows on its ports in every cycle what the
 RTLIL of the same Amaranth design shows, for runs of any length, any input stream that obeys AXI4-Stream and any
-back-pressure, after one reset at the start; the payload of a stream counts while its valid is 1. {paths} element-
-wise paths: every pre-activation and every stored value equals what Verilog written by hand from the textbook's
+back-pressure, after one reset at the start; the payload of a stream counts while its valid is 1. {paths}
+element-wise paths: every pre-activation and every stored value equals what Verilog written by hand from the textbook's
 equations gives, for all accumulators within the interval of the weights and all old states, at the cycle where the
 path promises it. Networks are small (1 to 4 inputs, 1 to 4 units, 3 to 5 bits), for what is distrusted is the
 writing of text, which does not depend on sizes; both sides come from one elaboration, so this does not show that
