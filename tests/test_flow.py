@@ -27,6 +27,8 @@ from hwrnn.rtl.targets import target_named
 from hwrnn.rtl.tools import Job, ToolError, check_installed, run_all
 
 PLACED = [name for name, target in TARGETS.items() if target.place]
+#: One of each family runs in CI.
+FIRST = {TARGETS[name].family: name for name in reversed(PLACED)}.values()
 KEYS = ["device", "fmax_mhz", "lut", "ff", "multipliers", "bram", "bitstream", "steps_per_second"]
 
 
@@ -306,7 +308,7 @@ def test_synthesis_alone_gives_counts(device: str, folder: Path, capsys: Any) ->
 
 
 @pytest.mark.fpga
-@pytest.mark.parametrize("device", PLACED)
+@pytest.mark.parametrize("device", [pytest.param(n, marks=() if n in FIRST else pytest.mark.long) for n in PLACED])
 def test_every_part_gets_a_bitstream(device: str, tmp_path: Path, capsys: Any) -> None:
     needs(device)
     model, _, _ = network_of("rnn", 2, 3, 2, bits=6)

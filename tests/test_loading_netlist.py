@@ -44,8 +44,8 @@ def test_block_and_distributed_weights_on_ecp5(tmp_path: Path) -> None:
         ("up5k", "loadable", "gru", 4),
         ("hx8k", "loadable", "rnn", 4),
         ("ecp5-25k-6", "loadable", "rnn", 4),
-        ("ecp5-25k-6", "block", "lstm", 5),
-        ("ecp5-25k-6", "distributed", "lstm", 5),
+        pytest.param("ecp5-25k-6", "block", "lstm", 5, marks=pytest.mark.long),
+        pytest.param("ecp5-25k-6", "distributed", "lstm", 5, marks=pytest.mark.long),
     ],
 )
 def test_the_netlist_gives_the_golden_integers(

@@ -131,17 +131,17 @@ def run(bench: Path, netlist: Path, family: str, work: Path) -> str:
     "device, cell, lanes, units, bits, holds",
     [
         ("up5k", "lstm", 2, 5, 6, "SB_MAC16"),  # registers inside
-        ("up5k", "rnn", 2, 3, 16, "SB_MAC16"),  # sums wider than the block's adder
+        pytest.param("up5k", "rnn", 2, 3, 16, "SB_MAC16", marks=pytest.mark.long),  # sums wider than the block's adder
         ("up5k", "rnn", 2, 4, 6, "SB_RAM40_4K"),
-        ("hx8k", "gru", 2, 4, 6, ""),  # multipliers of logic
+        pytest.param("hx8k", "gru", 2, 4, 6, "", marks=pytest.mark.long),  # multipliers of logic
         ("ecp5-25k-6", "lstm", 4, 3, 8, "MULT18X18D"),
         ("ecp5-25k-6", "rnn", 2, 4, 6, "DP16KD"),
         ("gw1n-9", "gru", 4, 4, 6, "MULT9X9"),
-        ("gw1n-9", "lstm", 4, 2, 8, "MULT18X18"),
-        ("gw2a-18", "rnn", 2, 4, 6, "SPX9"),
+        pytest.param("gw1n-9", "lstm", 4, 2, 8, "MULT18X18", marks=pytest.mark.long),
+        pytest.param("gw2a-18", "rnn", 2, 4, 6, "SPX9", marks=pytest.mark.long),
         ("xc7s15", "lstm", 4, 3, 6, "DSP48E1"),
         ("xc7s15", "rnn", 2, 4, 6, "RAMB18E1"),
-        ("cyclonev", "lstm", 4, 2, 8, "MISTRAL_MUL18X18"),
+        pytest.param("cyclonev", "lstm", 4, 2, 8, "MISTRAL_MUL18X18", marks=pytest.mark.long),
         ("cyclonev", "rnn", 8, 16, 6, "MISTRAL_M10K"),
     ],
 )
@@ -163,7 +163,12 @@ def test_the_netlist_gives_the_golden_integers(
 
 @pytest.mark.parametrize(
     "device, cell, units",
-    [("up5k", "rnn", 3), ("hx8k", "mingru", 3), ("ecp5-25k-6", "gru", 3), ("ecp5-25k-6", "rnn", 18)],
+    [
+        ("up5k", "rnn", 3),
+        ("ecp5-25k-6", "gru", 3),
+        pytest.param("hx8k", "mingru", 3, marks=pytest.mark.long),
+        pytest.param("ecp5-25k-6", "rnn", 18, marks=pytest.mark.long),
+    ],
 )
 def test_an_autoencoders_netlist_gives_the_golden_integers(device: str, cell: str, units: int, tmp_path: Path) -> None:
     """With the code between encoder and decoder in flip-flops, in LUTs, and in more than 16 words of them."""
