@@ -101,6 +101,7 @@ def later(text):
 
 
 @icarus
+@pytest.mark.slow
 def test_only_a_trace_finds_what_comes_later(tmp_path):
     model, verilogs = network_of("gru", 2, 2, bits=4)[0], []
     for trace, reason in ((0, None), (2_500, "of trace.hex says")):
@@ -133,7 +134,8 @@ def test_a_trace_that_is_changed_or_missing_fails(tmp_path):
 
 @icarus
 @pytest.mark.parametrize("options", [
-    dict(weights="loadable", protect="parity"), dict(channels=2, watchdog=20), dict(samples=True),
+    dict(weights="loadable", protect="parity"), pytest.param(dict(channels=2, watchdog=20), marks=pytest.mark.slow),
+    pytest.param(dict(samples=True), marks=pytest.mark.slow),
 ], ids=["loadable", "channels", "samples"])  # fmt: skip
 def test_a_trace_beside_other_options(options, tmp_path):
     model, x, lengths = network_of("lstm", 2, 2, bits=4, every_step=True)

@@ -119,7 +119,11 @@ def test_a_wrong_tag_is_found():
 @pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus Verilog is not installed")
 @pytest.mark.parametrize(
     "cell, channels, options",
-    [("gru-reset-before", 3, {"layers": 2}), ("lstm", 2, {}), ("gru", 5, {"layers": 2, "every_step": True})],
+    [
+        ("gru-reset-before", 3, {"layers": 2}),
+        ("lstm", 2, {}),
+        pytest.param("gru", 5, {"layers": 2, "every_step": True}, marks=pytest.mark.slow),
+    ],
 )
 def test_the_generated_bench(cell, channels, options, tmp_path):
     model, x, lengths = network_of(cell, 2, 3, **options)

@@ -68,7 +68,7 @@ def test_fits_with_jumps_are_optimal(kind, terms):
         assert error <= 1.003 * least[segments - 1] + output.step, segments
 
 
-@pytest.mark.parametrize("kind", ["sigmoid", "tanh"])
+@pytest.mark.parametrize("kind", [pytest.param("sigmoid", marks=pytest.mark.slow), "tanh"])
 def test_continuous_fits_are_no_worse_than_an_exhaustive_search(kind):
     """Three segments, slopes that are single powers of two, knots on a coarse grid."""
     smooth, reach = nonlinearity(kind).value, 8 if kind == "sigmoid" else 4

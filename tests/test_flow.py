@@ -146,6 +146,7 @@ def test_a_missing_tool_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None
         implement("anywhere", "up5k")
 
 
+@pytest.mark.slow
 def test_without_the_native_yosys_the_other_one_runs_and_is_named(
     monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path
 ) -> None:
@@ -296,7 +297,10 @@ def test_seeds_and_folders_are_checked_before_the_work(folder: Path, tmp_path: P
         implement(tmp_path, "up5k")
 
 
-@pytest.mark.parametrize("device", [name for name in TARGETS if name not in PLACED])
+@pytest.mark.parametrize(
+    "device",
+    [pytest.param(n, marks=pytest.mark.slow if "xc7" in n else ()) for n in TARGETS if n not in PLACED],
+)
 def test_synthesis_alone_gives_counts(device: str, folder: Path, capsys: Any) -> None:
     needs(device)
     assert main(["implement", str(folder), "--device", device, "--json"]) == 0

@@ -21,6 +21,7 @@ def argmax(tmp_path_factory):
 
 
 @icarus
+@pytest.mark.slow
 def test_faults_are_killed_or_change_nothing(argmax):
     results = argmax.results(argmax.mutants, seconds=60)
     assert [str(r.mutant) for r in results if r.end not in (*KILLED, "equal")] == []
@@ -47,6 +48,7 @@ def test_a_fault_among_others_is_the_fault_alone(argmax):
 
 
 @icarus
+@pytest.mark.slow
 def test_a_bench_that_compares_nothing_lets_faults_through(argmax, tmp_path):
     """The harness itself is shown to fail: what such a bench lets through is told as different."""
     bench = (argmax.work / "argmax_tb.v").read_text()
@@ -82,6 +84,7 @@ def test_a_part_is_compared_for_all_inputs():
 
 
 @icarus
+@pytest.mark.slow
 def test_a_fault_that_is_killed_is_no_equivalent_of_its_module(argmax):
     results = list(argmax.simulated(argmax.mutants))
     killed = [r.mutant for r in results if r.end in KILLED and r.mutant.kind != "content"][:1]

@@ -201,7 +201,7 @@ BY_NAME = [pytest.mark.slow, pytest.mark.long]
     ("simulator", "lanes"),
     [
         pytest.param("cxxrtl", SLOW_DECODER, id="cxxrtl-slow decoder"),
-        pytest.param("icarus", SLOW_DECODER, id="icarus-slow decoder"),
+        pytest.param("icarus", SLOW_DECODER, id="icarus-slow decoder", marks=pytest.mark.slow),
         pytest.param("icarus", SLOW_ENCODER, id="icarus-slow encoder", marks=pytest.mark.slow),
         pytest.param("verilator", SLOW_ENCODER, id="verilator-slow encoder", marks=pytest.mark.slow),
         pytest.param("cxxrtl", SLOW_ENCODER, id="cxxrtl-slow encoder", marks=BY_NAME),

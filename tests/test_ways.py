@@ -87,6 +87,7 @@ def flipped(values, at=0):
 
 
 @tools
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ways.COMPUTATIONS)
 def test_a_flipped_bit_is_told_by_the_name_of_its_way(seen, name):
     (setup,), found = seen
